@@ -1,0 +1,35 @@
+# Every target makes what it needs: the first run installs the pinned packages into .venv, later ones start in seconds.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test faults check bench clean
+
+demo: .venv/.installed
+	@$(BIN)/tradetape demo
+
+test: .venv/.installed
+	$(BIN)/python -m pytest -m "not long" $(PYTEST_ARGS)
+
+faults: .venv/.installed
+	$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
+
+check: .venv/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/tradetape schemas check
+
+bench: .venv/.installed
+	$(BIN)/python -m bench
+
+clean:
+	-@test ! -x $(BIN)/tradetape || $(BIN)/tradetape down --wipe
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tradetape needs Python 3.11 or newer: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
+	@touch $@
