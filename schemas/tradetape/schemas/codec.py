@@ -1,0 +1,132 @@
+"""Events to bytes and back: Confluent's frame (a zero byte, the schema's id as 4 bytes big-endian) around Avro.
+
+Every Kafka tool reads this frame. A reader decodes only with schemas that belong to the record's topic, never with
+one that a payload merely names, and checks size, frame and that the whole payload was consumed: fastavro checks none.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any, NamedTuple
+
+import fastavro
+
+from tradetape.schemas import avro_schema, times
+from tradetape.schemas.avro_schema import Schema
+from tradetape.schemas.catalogue import MAX_EVENT_BYTES, Catalogue, EventType
+from tradetape.schemas.errors import DecodeError, EventError
+from tradetape.schemas.events import Event
+from tradetape.schemas.released import released_schemas
+
+_FRAME = struct.Struct(">bI")
+_UUID_LENGTH = 36
+
+
+class _Reader(NamedTuple):
+    event_type: EventType
+    head: Schema
+    writers: dict[int, Schema]
+    """Parsed schemas that may have written records of this topic, by id."""
+
+
+class Codec:
+    """Encodes and decodes the events of one catalogue. All schemas are parsed here, none on the hot path."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        self._readers = {catalogue.topic_name(one): _reader(one) for one in catalogue}
+        self._encoders = {
+            one.record: (_FRAME.pack(0, one.schema_id), self._readers[catalogue.topic_name(one)].head)
+            for one in catalogue
+        }
+        self._known_ids = {schema_id for reader in self._readers.values() for schema_id in reader.writers}
+
+    def encode(self, event_type: EventType, plain: Mapping[str, Any]) -> bytes:
+        """The framed bytes of an event's plain fields. Raises EventError when they are more than a topic takes."""
+        frame, schema = self._encoders[event_type.record]
+        out = BytesIO()
+        out.write(frame)
+        fastavro.schemaless_writer(out, schema, plain)
+        payload = out.getvalue()
+        if len(payload) > MAX_EVENT_BYTES:
+            rule = f"the event has {len(payload)} bytes, more than the {MAX_EVENT_BYTES} that a topic takes"
+            raise EventError(event_type.record, "event_id", plain["event_id"], rule)
+        return payload
+
+    def decode(self, topic: str, payload: bytes | None) -> Event:
+        """The event of a record's value, with aware datetimes, Decimals, enums and structs. Raises DecodeError."""
+        plain = self.decode_fields(topic, payload)
+        event_type = self._readers[topic].event_type
+        try:
+            typed = {plan.name: plan.converter.restore(plain[plan.name]) for plan in event_type.plans}
+        except (ValueError, ArithmeticError) as error:
+            raise DecodeError("invalid_value", f"{event_type.record}: {error}") from error
+        return event_type.event_class(**typed)
+
+    def decode_fields(self, topic: str, payload: bytes | None) -> dict[str, Any]:
+        """The plain fields of a record's value: integers of microseconds, decimals as Avro bytes, enums as text.
+
+        Raises DecodeError, and CatalogueError for a topic that the catalogue does not hold.
+        """
+        reader = self._readers.get(topic)
+        if reader is None:
+            self.catalogue.by_topic(topic)
+            raise AssertionError("unreachable: by_topic refuses unknown topics")
+        if payload is None or not payload:
+            raise DecodeError("empty", "the record has no value")
+        if len(payload) > MAX_EVENT_BYTES:
+            raise DecodeError("oversized", f"{len(payload)} bytes; at most {MAX_EVENT_BYTES} are decoded")
+        writer, head = self._schemas(reader, payload)
+        plain = _read(payload, writer, None if writer is head else head)
+        _check_plain(plain)
+        return plain
+
+    def _schemas(self, reader: _Reader, payload: bytes) -> tuple[Schema, Schema]:
+        if len(payload) < _FRAME.size:
+            raise DecodeError("truncated" if payload[0] == 0 else "bad_magic", f"only {len(payload)} bytes")
+        magic, schema_id = _FRAME.unpack_from(payload)
+        if magic != 0:
+            raise DecodeError("bad_magic", f"starts with byte {payload[0]}, not 0")
+        writer = reader.writers.get(schema_id)
+        if writer is None:
+            if schema_id in self._known_ids:
+                raise DecodeError("foreign_schema_id", f"schema {schema_id} belongs to another topic")
+            raise DecodeError("unknown_schema_id", f"schema {schema_id} is not known here")
+        return writer, reader.head
+
+
+def _reader(event_type: EventType) -> _Reader:
+    head = _parsed(event_type.schema)
+    writers = {avro_schema.content_id(schema): _parsed(schema) for schema in released_schemas(event_type.record)}
+    return _Reader(event_type, head, {**writers, event_type.schema_id: head})
+
+
+def _parsed(schema: Schema) -> Schema:
+    parsed: Schema = fastavro.parse_schema(avro_schema.without_logical_types(schema))  # type: ignore[assignment]
+    return parsed
+
+
+def _read(payload: bytes, writer: Schema, head: Schema | None) -> dict[str, Any]:
+    source = BytesIO(payload)
+    source.seek(_FRAME.size)
+    try:
+        plain = fastavro.schemaless_reader(source, writer, head)
+    except EOFError as error:
+        raise DecodeError("truncated", "the payload ends inside of a field") from error
+    except (ValueError, ArithmeticError, LookupError, TypeError) as error:
+        raise DecodeError("invalid_value", f"{type(error).__name__}: {error}") from error
+    if source.tell() != len(payload):
+        raise DecodeError("trailing_bytes", f"{len(payload) - source.tell()} bytes after the end of the event")
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _check_plain(plain: Mapping[str, Any]) -> None:
+    if len(plain["event_id"]) != _UUID_LENGTH:
+        raise DecodeError("invalid_value", "event_id is not a UUID")
+    try:
+        times.check_range(plain["event_time"])
+    except (ValueError, OverflowError) as error:
+        raise DecodeError("invalid_value", f"event_time {error}") from error

@@ -1,0 +1,81 @@
+"""Money as decimal(38,18): exact or refused (I12).
+
+On the tape a decimal is Avro `bytes`: the unscaled integer, big-endian two's complement, scale 18. The
+functions here are the only way in and out of that form; none rounds, none reads the decimal context.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+PRECISION = 38
+SCALE = 18
+INTEGER_DIGITS = PRECISION - SCALE
+_UNIT = 10**SCALE
+_LIMIT = 10**PRECISION
+
+
+def from_user(value: object) -> Decimal:
+    """Take a price or quantity as trading code has it: Decimal, int, str, or a float by its shortest text.
+
+    Raises ValueError with the broken rule as its text.
+    """
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not a boolean")
+    if isinstance(value, float):
+        return _parsed(float.__repr__(value))
+    if isinstance(value, (Decimal, int)):
+        return Decimal(value)
+    if isinstance(value, str):
+        return _parsed(value)
+    raise ValueError(f"must be a Decimal, int, str or float, not {type(value).__name__}")
+
+
+def _parsed(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except ArithmeticError:
+        raise ValueError('must be a decimal number such as "64123.10"') from None
+
+
+def encode(value: Decimal) -> bytes:
+    """Encode as Avro bytes of scale 18. Raises ValueError where it does not fit exactly."""
+    sign, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int):
+        raise ValueError("must be finite")
+    shift = exponent + SCALE
+    if shift > PRECISION and any(digits):
+        raise ValueError(f"has more than {INTEGER_DIGITS} digits before the point")
+    unscaled = int("".join(map(str, digits)))
+    if shift >= 0:
+        unscaled *= 10 ** min(shift, PRECISION)
+    else:
+        unscaled, rest = divmod(unscaled, 10**-shift) if unscaled else (0, 0)
+        if rest:
+            raise ValueError(f"has more than {SCALE} digits after the point; round it to what you mean")
+    if unscaled >= _LIMIT:
+        raise ValueError(f"has more than {INTEGER_DIGITS} digits before the point")
+    return _to_bytes(-unscaled if sign else unscaled)
+
+
+def _to_bytes(unscaled: int) -> bytes:
+    magnitude = ~unscaled if unscaled < 0 else unscaled
+    return unscaled.to_bytes(magnitude.bit_length() // 8 + 1, "big", signed=True)
+
+
+def unscaled(raw: bytes) -> int:
+    """The value times 10**18 as an integer."""
+    return int.from_bytes(raw, "big", signed=True)
+
+
+def to_text(raw: bytes) -> str:
+    """Canonical text: no exponent, no trailing zeros after the point, "0" for zero."""
+    number = int.from_bytes(raw, "big", signed=True)
+    whole, fraction = divmod(abs(number), _UNIT)
+    text = f"{whole}.{fraction:018d}".rstrip("0").rstrip(".") if fraction else str(whole)
+    return f"-{text}" if number < 0 else text
+
+
+def to_decimal(raw: bytes) -> Decimal:
+    """The exact value as a Decimal in canonical form."""
+    return Decimal(to_text(raw))

@@ -1,0 +1,60 @@
+"""Everything that can be wrong with an event, a name or a payload.
+
+SchemasError
+├── EventError        an event that may not go onto the tape
+├── NameRefused       a symbol, timeframe, venue or indicator name that cannot be understood
+├── DecodeError       bytes from the tape that are not an event of their topic
+└── CatalogueError    an event type or topic that the catalogue does not hold, or a wrong declaration
+"""
+
+from __future__ import annotations
+
+
+class SchemasError(Exception):
+    """Something is wrong with an event, its schema or its encoding."""
+
+
+class EventError(SchemasError):
+    """An event breaks a rule of its record; nothing of it was queued.
+
+    Attributes: `record` (such as "Candle"), `field` (dotted path inside of it), `value` (what was
+    given) and `rule` (what it has to be).
+    """
+
+    def __init__(self, record: str, field: str, value: object, rule: str) -> None:
+        super().__init__(f"{record}.{field} = {_shown(value)}: {rule}")
+        self.record = record
+        self.field = field
+        self.value = value
+        self.rule = rule
+
+
+class NameRefused(SchemasError):
+    """A symbol, timeframe, venue or indicator name has no single meaning; `rule` says what is accepted."""
+
+    def __init__(self, value: object, rule: str) -> None:
+        super().__init__(f"{_shown(value)}: {rule}")
+        self.value = value
+        self.rule = rule
+
+
+class DecodeError(SchemasError):
+    """Bytes from a topic are not an event of that topic.
+
+    `reason` is one of a closed set of slugs, fit for a metric's label: empty, oversized, bad_magic,
+    truncated, unknown_schema_id, foreign_schema_id, trailing_bytes, invalid_value. `detail` is for people.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class CatalogueError(SchemasError):
+    """The catalogue does not hold this event type or topic, or a declaration in it is wrong."""
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
