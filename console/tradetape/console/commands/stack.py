@@ -1,0 +1,89 @@
+"""`tradetape up`, `down`, `status`, `logs`: the local stack."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+
+from tradetape.console import exit_codes
+
+_RAW = argparse.RawDescriptionHelpFormatter
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the commands of the local stack."""
+    up = commands.add_parser(
+        "up", help="start a Kafka, a PostgreSQL and a Redis of your own", formatter_class=_RAW,
+        description="Start the local stack and print the environment that leads to it. Harmless when it runs.",
+        epilog='example:\n  eval "$(tradetape up)"',
+    )  # fmt: skip
+    up.set_defaults(run=_up)
+    down = commands.add_parser(
+        "down", help="stop them", formatter_class=_RAW, epilog="example:\n  tradetape down --wipe"
+    )
+    down.add_argument("--wipe", action="store_true", help="remove their data too")
+    down.set_defaults(run=_down)
+    status = commands.add_parser(
+        "status", help="what runs, and where", formatter_class=_RAW, epilog="example:\n  tradetape status --json"
+    )
+    status.add_argument("--json", action="store_true", help="one JSON document")
+    status.set_defaults(run=_status)
+    logs = commands.add_parser(
+        "logs", help="the log of a service", formatter_class=_RAW, epilog="example:\n  tradetape logs kafka -n 50"
+    )
+    logs.add_argument("service", choices=("kafka", "postgres", "redis"))
+    logs.add_argument(
+        "-n", type=int, default=30, metavar="LINES", help="how many of its last lines (default: %(default)s)"
+    )
+    logs.set_defaults(run=_logs)
+
+
+def _up(_: argparse.Namespace) -> int:
+    from tradetape.console.local.stack import LocalStack
+
+    stack = LocalStack()
+    print("Starting Kafka, PostgreSQL and Redis (the first start fetches Kafka, about 45 MB) …", file=sys.stderr)
+    _print_exports(stack.up())
+    return exit_codes.OK
+
+
+def _down(args: argparse.Namespace) -> int:
+    from tradetape.console.local.stack import LocalStack
+
+    stopped = LocalStack().down(wipe=args.wipe)
+    what = f"Stopped {', '.join(stopped)}" if stopped else "Nothing ran"
+    print(f"{what}{'; data removed' if args.wipe else ''}.", file=sys.stderr)
+    return exit_codes.OK
+
+
+def _status(args: argparse.Namespace) -> int:
+    from tradetape.console.local.stack import LocalStack
+
+    stack = LocalStack()
+    found, environment = stack.status(), stack.environment()
+    if args.json:
+        services = {one.name: {"port": one.port, "pid": one.pid, "running": one.pid is not None} for one in found}
+        print(json.dumps({"home": str(stack.places.home), "services": services, "environment": environment}, indent=2))
+    else:
+        for one in found:
+            print(f"{one.name:<10} {f'port {one.port}  pid {one.pid}' if one.pid else 'not running'}")
+        _print_exports(environment)
+    return exit_codes.OK if environment else exit_codes.FAILED
+
+
+def _print_exports(environment: dict[str, str]) -> None:
+    for name, value in environment.items():
+        print(f"export {name}={shlex.quote(value)}")
+
+
+def _logs(args: argparse.Namespace) -> int:
+    from tradetape.console.errors import StackError
+    from tradetape.console.local.places import Places, default_cache, default_home
+
+    log = Places(home=default_home(), cache=default_cache()).log(args.service)
+    if not log.exists():
+        raise StackError(f"{args.service} has no log yet; start it with `tradetape up`")
+    print("\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-args.n :]))
+    return exit_codes.OK

@@ -1,0 +1,35 @@
+"""What can go wrong at the console.
+
+ConsoleError
+├── StackError            the local stack cannot be started, stopped or found
+│   ├── DownloadFailed    a file of a service could not be fetched or is not what it should be
+│   └── ServiceFailed     a service did not start; its last log lines are in the message
+├── NothingRuns           no service is named by the environment and no local stack runs
+└── DemoFailed            the demo could not be carried through
+"""
+
+from __future__ import annotations
+
+
+class ConsoleError(Exception):
+    """A command could not be carried out."""
+
+
+class StackError(ConsoleError):
+    """The local stack cannot be started, stopped or found."""
+
+
+class DownloadFailed(StackError):
+    """A file of a service could not be fetched or is not what it should be."""
+
+
+class ServiceFailed(StackError):
+    """A service of the local stack did not start."""
+
+
+class NothingRuns(ConsoleError):
+    """No service is named by the environment and no local stack runs."""
+
+
+class DemoFailed(ConsoleError):
+    """The demo could not be carried through."""

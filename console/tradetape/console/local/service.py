@@ -1,0 +1,116 @@
+"""What every service of the local stack is to the stack: something that can be prepared, started, asked and stopped."""
+
+from __future__ import annotations
+
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import psutil
+
+from tradetape.console.errors import ServiceFailed
+from tradetape.console.local import process
+from tradetape.console.local.places import Places
+from tradetape.console.local.ports import LOOPBACK, PortBook
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 15.0
+ASK_INTERVAL_S = 0.1
+
+
+class Service(ABC):
+    """One server process. Subclasses say how it is laid out; starting and stopping is the same for all."""
+
+    name: ClassVar[str]
+    preferred_port: ClassVar[int]
+    stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
+
+    def __init__(self, places: Places, ports: PortBook, *, fixed_ports: bool = True) -> None:
+        self.places = places
+        self.ports = ports
+        self._preferred = self.preferred_port if fixed_ports else None
+
+    @property
+    @abstractmethod
+    def marker(self) -> str:
+        """The argument of the command line by which the running process is known."""
+
+    @abstractmethod
+    def prepare(self, port: int) -> None:
+        """Fetch, lay out and configure; harmless when done before."""
+
+    @abstractmethod
+    def command(self, port: int) -> Sequence[str]:
+        """The command line of the server; it holds the marker."""
+
+    @abstractmethod
+    def answers(self, port: int) -> bool:
+        """Whether the server answers in its own protocol."""
+
+    @abstractmethod
+    def variables(self, port: int) -> Mapping[str, str]:
+        """The environment variables that lead a client to it."""
+
+    def user(self) -> tuple[int, int] | None:
+        """The (uid, gid) to run as; None for our own."""
+        return None
+
+    def folder(self) -> Path:
+        """Where the server is started."""
+        return self.places.home
+
+    def environment(self) -> Mapping[str, str] | None:
+        """The server's environment; None for ours."""
+        return None
+
+    def running(self) -> tuple[psutil.Process, int] | None:
+        """The server's process and port, when it runs."""
+        found = process.find(self.marker)
+        port = self.ports.remembered(self.name)
+        return (found, port) if found and port else None
+
+    def up(self) -> int:
+        """Start it where it does not run, and wait until it answers; its port. Raises StackError."""
+        if (found := self.running()) is not None:
+            port = found[1]
+        else:
+            port = self.ports.choose(self.name, self._preferred)
+            self.prepare(port)
+            process.start(
+                self.command(port),
+                log=self.places.log(self.name),
+                environment=self.environment(),
+                folder=self.folder(),
+                user=self.user(),
+            )
+        self._await(port)
+        return port
+
+    def _await(self, port: int) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self.answers(port):
+            if process.find(self.marker) is None:
+                raise ServiceFailed(self._failure("ended while it started"))
+            if time.monotonic() > deadline:
+                raise ServiceFailed(
+                    self._failure(f"did not answer on {LOOPBACK}:{port} within {START_TIMEOUT_S:.0f} s")
+                )
+            time.sleep(ASK_INTERVAL_S)
+
+    def _failure(self, what: str) -> str:
+        log = self.places.log(self.name)
+        return f"{self.name} {what}; the end of {log}:\n{process.tail(log)}"
+
+    def down(self) -> bool:
+        """Stop it; whether it ran."""
+        found = process.find(self.marker)
+        if found is not None:
+            process.stop(found, with_signal=self.stop_signal, timeout_s=STOP_TIMEOUT_S)
+        return found is not None
+
+    @abstractmethod
+    def wipe(self) -> None:
+        """Remove its data and configuration."""

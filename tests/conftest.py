@@ -1,0 +1,89 @@
+"""Services for the tests: one local stack for the whole suite, on free ports, in a folder of its own.
+
+A test that needs no service asks for none, and nothing starts. The stack ends with the suite, also when that is
+interrupted: the signal is turned into an exit, and pytest then tears its fixtures down.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import psycopg
+import pytest
+import redis as redis_client
+from psycopg import sql
+from tradetape.console.local.stack import LocalStack
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def _exit(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def pytest_configure() -> None:
+    """Leave by the front door when we are asked to end; take nothing from the environment of whoever runs us."""
+    signal.signal(signal.SIGTERM, _exit)
+    for name in list(os.environ):
+        if name.startswith("TRADETAPE_") and name != "TRADETAPE_CACHE":
+            del os.environ[name]
+    for name in ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", "DATABASE_URL", "SCHEMA_REGISTRY_URL"):
+        os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[LocalStack]:
+    """A running Kafka, PostgreSQL and Redis."""
+    with tempfile.TemporaryDirectory(prefix="tradetape-tests-") as home:
+        local = LocalStack(Path(home), fixed_ports=False)
+        try:
+            local.up()
+            yield local
+        finally:
+            local.down(wipe=True)
+
+
+@pytest.fixture(scope="session")
+def kafka(stack: LocalStack) -> str:
+    """Bootstrap servers of a real Kafka; use topics of your own (`topic_prefix`)."""
+    return stack.environment()["KAFKA_BOOTSTRAP_SERVERS"]
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """A prefix that no other test uses."""
+    return f"t{uuid.uuid4().hex[:12]}."
+
+
+@pytest.fixture
+def postgres(stack: LocalStack) -> Iterator[str]:
+    """The DSN of an empty database that lives as long as the test."""
+    owner = stack.environment()["DATABASE_URL"]
+    name = f"t{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(owner, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield f"{owner.rpartition('/')[0]}/{name}"
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def redis_url(stack: LocalStack) -> str:
+    """The address of an empty Redis."""
+    url = stack.environment()["REDIS_URL"]
+    with redis_client.Redis.from_url(url) as client:
+        client.flushall()
+    return url
+
+
+@pytest.fixture(scope="session")
+def market_data() -> Path:
+    """The folder of real market data; the test skips, saying so, where there is none."""
+    if not (DATA / "klines").is_dir():
+        pytest.skip("the shared market data is not beside this checkout")
+    return DATA
