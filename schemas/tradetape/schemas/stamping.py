@@ -1,12 +1,11 @@
 """From what trading code made to what goes onto the tape: checked, normalised, named and numbered.
 
-Nothing here waits or touches a network. A refused event takes no sequence number, so a gap in producer_seq always
-means loss.
+Nothing here waits or touches a network. A number is taken only when the event is handed over (`keep`), so a gap in
+producer_seq always means loss.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
 import uuid
 from collections.abc import Callable
@@ -52,7 +51,7 @@ class Stamper:
         self.run_id = run_id or str(uuid.uuid4())
         self._catalogue = catalogue
         self._clock = clock
-        self._numbers = itertools.count(1)
+        self._number = 1
         self._plans: dict[EventType, tuple[FieldPlan, ...]] = {}
 
     def stamp(self, event: Event) -> tuple[EventType, Event, dict[str, Any]]:
@@ -63,8 +62,12 @@ class Stamper:
             typed, plain = self._converted(event_type, given)
         except FieldRefused as refused:
             raise EventError(event_type.record, refused.path, refused.value, refused.rule) from None
-        typed["producer_seq"] = plain["producer_seq"] = next(self._numbers)
+        typed["producer_seq"] = plain["producer_seq"] = self._number
         return event_type, event_type.event_class(**typed), plain
+
+    def keep(self) -> None:
+        """The last stamped event was handed over: its number is taken."""
+        self._number += 1
 
     def _converted(self, event_type: EventType, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         now_us = self._clock()

@@ -1,0 +1,101 @@
+"""How every part of tradetape connects to Kafka: one place for safe defaults, pass-through options and quiet logs.
+
+librdkafka writes to stderr unless told otherwise, and repeats itself every second while a broker is away. Inside of a
+trading bot neither is acceptable: its lines go to our logger, one a minute for each cause.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from confluent_kafka import KafkaError
+
+from tradetape.producers.errors import SettingsError
+from tradetape.producers.settings import Settings
+
+SAME_CAUSE_INTERVAL_S = 60.0
+CAUSES_REMEMBERED = 256
+
+# Without a handler Python prints warnings of any logger to stderr: a library must not.
+logging.getLogger("tradetape").addHandler(logging.NullHandler())
+logger = logging.getLogger("tradetape.kafka")
+
+Config = dict[str, Any]
+
+
+class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the brokers are, and the librdkafka options that every client of this process gets."""
+
+    bootstrap_servers: str
+    options: dict[str, str] = msgspec.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"KafkaSettings(bootstrap_servers={self.bootstrap_servers!r}, …)"
+
+    @classmethod
+    def of(cls, settings: Settings) -> KafkaSettings:
+        """From the environment's settings. Raises SettingsError."""
+        return cls(
+            bootstrap_servers=settings.required("KAFKA_BOOTSTRAP_SERVERS"),
+            options=settings.kafka_options,
+        )
+
+    def client_config(self, defaults: Mapping[str, Any], *, fixed: Mapping[str, Any] | None = None) -> Config:
+        """A client's options: `defaults`, which the environment may tune, then `fixed`, which carry a promise.
+
+        Raises SettingsError when the environment would break a promise.
+        """
+        fixed = fixed or {}
+        for name, value in fixed.items():
+            given = self.options.get(name)
+            if given is not None and given != str(value).lower():
+                raise SettingsError(
+                    f"TRADETAPE_KAFKA_{name.upper().replace('.', '_')}={given} would break a guarantee; leave it at {value}"
+                )
+        return {
+            **defaults,
+            **self.options,
+            **fixed,
+            "bootstrap.servers": self.bootstrap_servers,
+        }
+
+
+class OncePerCause(logging.Filter):
+    """Lets one line a minute through for each cause; a cause is librdkafka's facility, such as FAIL or REQTMOUT."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._last: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether this line is news."""
+        cause = record.getMessage().split("[", 1)[0].strip()[:64]
+        now = self._clock()
+        with self._lock:
+            if now - self._last.get(cause, -SAME_CAUSE_INTERVAL_S) < SAME_CAUSE_INTERVAL_S:
+                return False
+            if len(self._last) >= CAUSES_REMEMBERED:
+                self._last.clear()
+            self._last[cause] = now
+        return True
+
+
+logger.addFilter(OncePerCause())
+
+
+def on_error(report: Callable[[KafkaError], None] | None = None) -> Callable[[KafkaError], None]:
+    """An error callback that logs quietly and passes on; it cannot raise into librdkafka."""
+
+    def called(error: KafkaError) -> None:
+        logger.warning("%s [%s]", error.name(), error.str())
+        if report is not None:
+            report(error)
+
+    return called

@@ -1,0 +1,121 @@
+"""A lane to the broker: one librdkafka client with bounded queues that never makes its caller wait for the network.
+
+Market updates and decisions have a lane each, so that a flood of one cannot fill the queue of the other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from tradetape.producers.connection import KafkaSettings, logger, on_error
+from tradetape.producers.errors import SettingsError
+from tradetape.schemas.catalogue import MAX_BATCH_BYTES
+
+QUEUE_EVENTS = 100_000
+QUEUE_KBYTES = 65_536
+FAILURES_REMEMBERED = 100
+
+FIXED = {
+    "acks": "all",
+    "enable.idempotence": True,
+    "partitioner": "murmur2_random",
+    "message.max.bytes": MAX_BATCH_BYTES - 4096,
+}
+"""What order, durability and co-partitioning with Java and Faust rest on."""
+DEFAULTS: Mapping[str, Any] = {
+    "compression.type": "lz4",
+    "linger.ms": 5,
+    "queue.buffering.max.messages": QUEUE_EVENTS,
+    "queue.buffering.max.kbytes": QUEUE_KBYTES,
+    "socket.keepalive.enable": True,
+    "reconnect.backoff.max.ms": 2_000,
+}
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """An event that did not reach the tape."""
+
+    topic: str
+    key: str
+    cause: str
+
+
+class Lane:
+    """One client, its counters and its failures. Counters are written by the poll thread alone."""
+
+    def __init__(
+        self, name: str, settings: KafkaSettings, *, delivery_timeout_s: float, extra: Mapping[str, Any] | None = None
+    ) -> None:
+        self.name = name
+        self.delivered = 0
+        self.failed: Counter[str] = Counter()
+        self.failures: list[Failure] = []
+        self.last_error: str | None = None
+        self.connected = False
+        self._lock = threading.Lock()
+        config = settings.client_config(
+            {**DEFAULTS, "delivery.timeout.ms": int(delivery_timeout_s * 1_000), **(extra or {})}, fixed=FIXED
+        )
+        config |= {"error_cb": on_error(self._on_error), "client.id": f"tradetape-{name}"}
+        try:
+            self._client = Producer(config, logger=logger)
+        except KafkaException as error:
+            raise SettingsError(f"librdkafka refuses the settings of the producer: {error.args[0].str()}") from error
+
+    def offer(self, topic: str, key: bytes, payload: bytes, timestamp_ms: int) -> bool:
+        """Queue one record; False when the queue is full."""
+        try:
+            self._client.produce(topic, value=payload, key=key, timestamp=timestamp_ms, on_delivery=self._report)
+        except BufferError:
+            return False
+        return True
+
+    def serve(self, timeout_s: float) -> None:
+        """Run the callbacks that are due; librdkafka does nothing for a caller that never polls."""
+        self._client.poll(timeout_s)
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait until all that was queued is reported; how many are not."""
+        return int(self._client.flush(max(timeout_s, 0.0)))
+
+    def purge(self) -> None:
+        """Give up what is still queued; each is reported as failed."""
+        self._client.purge()
+        self._client.flush(1.0)
+
+    def queued(self) -> int:
+        """How many records wait or are on their way."""
+        return len(self._client)
+
+    def take_failures(self) -> tuple[int, list[Failure]]:
+        """How many records failed since the last call, and the first of them."""
+        with self._lock:
+            count, listed = self._unreported, self.failures
+            self._unreported, self.failures = 0, []
+        return count, listed
+
+    _unreported = 0
+
+    def _report(self, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            self.delivered += 1
+            self.connected = True
+            return
+        self.last_error = error.str()
+        with self._lock:
+            self.failed[error.name()] += 1
+            self._unreported += 1
+            if len(self.failures) < FAILURES_REMEMBERED:
+                key = (message.key() or b"").decode(errors="replace")
+                self.failures.append(Failure(message.topic() or "", key, error.str()))
+
+    def _on_error(self, error: KafkaError) -> None:
+        self.last_error = error.str()
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self.connected = False

@@ -1,0 +1,65 @@
+"""A producer for users' unit tests: checks and stamps exactly as the real one, and keeps instead of sending."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from tradetape.producers.errors import ProducerClosed
+from tradetape.producers.producer import EventT, Health
+from tradetape.schemas import CATALOGUE, Catalogue, Codec, Event, RunMode
+from tradetape.schemas.stamping import Stamper, wall_clock_us
+
+
+class RecordingProducer:
+    """Has the surface of Producer; `events` holds what was emitted, as stamped, in order."""
+
+    def __init__(
+        self,
+        *,
+        source: str = "test",
+        run_mode: RunMode = RunMode.LIVE,
+        catalogue: Catalogue = CATALOGUE,
+        clock: Callable[[], int] = wall_clock_us,
+    ) -> None:
+        self.catalogue = catalogue
+        self.events: list[Event] = []
+        self._codec = Codec(catalogue)
+        self._stamper = Stamper(catalogue=catalogue, source=source, run_mode=run_mode, clock=clock)
+        self._closed = False
+
+    def emit(self, event: EventT) -> EventT:
+        """Check, stamp and keep an event. Raises what Producer.emit raises for an invalid one."""
+        if self._closed:
+            raise ProducerClosed(str(ProducerClosed.__doc__))
+        event_type, stamped, plain = self._stamper.stamp(event)
+        self._codec.encode(event_type, plain)
+        self._stamper.keep()
+        self.events.append(stamped)
+        return stamped  # type: ignore[return-value]  # the stamper keeps the event's class
+
+    def of(self, event_class: type[EventT]) -> list[EventT]:
+        """What was emitted of one class, in order."""
+        return [event for event in self.events if isinstance(event, event_class)]
+
+    def flush(self, timeout_s: float = 10.0) -> bool:
+        """Everything is where it belongs."""
+        return True
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """No more emits."""
+        self._closed = True
+
+    def health(self) -> Health:
+        """Always well."""
+        count = len(self.events)
+        return Health(connected=True, last_error=None, emitted=count, queued=0, delivered=count, dropped={}, failed={})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
