@@ -1,0 +1,1 @@
+"""Where events come to rest: durable history in PostgreSQL."""

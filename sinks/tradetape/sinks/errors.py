@@ -1,0 +1,37 @@
+"""What can go wrong where events come to rest.
+
+SinksError (StreamsError)
+├── DatabaseUnavailable   PostgreSQL cannot be reached or cannot write now      (Transient)
+├── Fenced                another sink owns the partition; nothing was written  (Terminal)
+├── WentBack              the database is older than what was written to it     (Terminal)
+├── SchemaBehind          the tables are not those of this version              (Terminal)
+└── MigrationError        a migration is damaged or could not be applied        (Terminal)
+"""
+
+from __future__ import annotations
+
+from tradetape.streams.errors import StreamsError, Terminal, Transient
+
+
+class SinksError(StreamsError):
+    """An event could not be brought to rest."""
+
+
+class DatabaseUnavailable(SinksError, Transient):
+    """PostgreSQL cannot be reached or cannot write now."""
+
+
+class Fenced(SinksError, Terminal):
+    """Another sink owns the partition; nothing was written."""
+
+
+class WentBack(SinksError, Terminal):
+    """The database is older than what was written to it; start again, and the tape fills the gap."""
+
+
+class SchemaBehind(SinksError, Terminal):
+    """The tables are not those of this version; run `tradetape history migrate`."""
+
+
+class MigrationError(SinksError, Terminal):
+    """A migration is damaged or could not be applied."""

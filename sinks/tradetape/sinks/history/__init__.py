@@ -1,0 +1,1 @@
+"""Events to rows, each exactly once: rows and offsets commit together, behind a fence (I6)."""

@@ -1,0 +1,89 @@
+"""Migrations: numbered .sql files, applied in order, each once, under a lock; never by a worker.
+
+A file that was applied and then edited is an error: what runs elsewhere would no longer be what this file says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from typing import NamedTuple
+
+import psycopg
+from psycopg.sql import SQL
+
+from tradetape.sinks.errors import MigrationError
+from tradetape.sinks.history.connection import passing_errors
+
+LOCK = 7_241_850_613
+"""An advisory lock of our own: two `migrate` at once take turns."""
+
+_BOOK = SQL("""
+    CREATE SCHEMA IF NOT EXISTS tradetape;
+    CREATE TABLE IF NOT EXISTS tradetape.migrations (
+        version integer PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());
+    COMMENT ON TABLE tradetape.migrations IS 'The migrations that were applied.'
+""")
+
+
+class Migration(NamedTuple):
+    """One numbered file."""
+
+    version: int
+    name: str
+    text: str
+
+    @property
+    def sha256(self) -> str:
+        """Of its text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def shipped() -> tuple[Migration, ...]:
+    """The migrations of this version, in order."""
+    folder = resources.files("tradetape.sinks.history").joinpath("migrations")
+    files = sorted((one for one in folder.iterdir() if one.name.endswith(".sql")), key=lambda one: one.name)
+    return tuple(Migration(int(one.name[:4]), one.name, one.read_text(encoding="utf-8")) for one in files)
+
+
+def applied(connection: psycopg.Connection) -> dict[int, str]:
+    """The SHA-256 of each migration that was applied, by version; empty for a database that has none."""
+    known = connection.execute("SELECT to_regclass('tradetape.migrations') IS NOT NULL").fetchone()
+    if not (known and known[0]):
+        return {}
+    return dict(connection.execute("SELECT version, sha256 FROM tradetape.migrations ORDER BY version").fetchall())
+
+
+def pending(connection: psycopg.Connection, migrations: Iterable[Migration]) -> list[Migration]:
+    """Those that are not applied yet. Raises MigrationError for one that was changed since."""
+    done = applied(connection)
+    for one in migrations:
+        if one.version in done and done[one.version] != one.sha256:
+            raise MigrationError(f"{one.name} was applied and has been changed since; put a new file after it instead")
+    return [one for one in migrations if one.version not in done]
+
+
+def migrate(dsn: str, migrations: Sequence[Migration] | None = None) -> list[str]:
+    """Apply what is pending; the names. Raises MigrationError, DatabaseUnavailable."""
+    migrations = shipped() if migrations is None else migrations
+    with passing_errors(), psycopg.connect(dsn, autocommit=True, application_name="tradetape-migrate") as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+        connection.execute(_BOOK)
+        names = []
+        for one in pending(connection, migrations):
+            _apply(connection, one)
+            names.append(one.name)
+        return names
+
+
+def _apply(connection: psycopg.Connection, migration: Migration) -> None:
+    try:
+        with connection.transaction():
+            connection.execute(SQL(migration.text))
+            connection.execute(
+                "INSERT INTO tradetape.migrations (version, name, sha256) VALUES (%s, %s, %s)",
+                [migration.version, migration.name, migration.sha256],
+            )
+    except psycopg.ProgrammingError as error:
+        raise MigrationError(f"{migration.name}: {str(error).strip()}") from error

@@ -1,0 +1,63 @@
+-- name: columns
+-- The columns of a table in their order: name, type, whether it may be null.
+SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull
+FROM pg_attribute
+WHERE attrelid = to_regclass(format('%%I.%%I', %(schema)s::text, %(table)s::text)) AND attnum > 0 AND NOT attisdropped
+ORDER BY attnum
+
+-- name: session
+-- What tells this session from every other one.
+SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()
+
+-- name: owners
+-- The sessions that own these partitions now and still live, other than this one.
+SELECT DISTINCT a.pid, a.backend_start
+FROM tradetape.sink_offsets o
+JOIN pg_stat_activity a ON a.pid = o.owner_pid AND a.backend_start = o.owner_backend_start
+WHERE o.sink = %(sink)s AND (o.topic_uuid, o.partition) IN (SELECT * FROM unnest(%(uuids)s::text[], %(partitions)s::int[]))
+  AND a.pid <> pg_backend_pid()
+
+-- name: terminate
+-- End a session, if it is still the same one, and wait until it is gone (at most five seconds).
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid = %(pid)s AND backend_start = %(backend_start)s
+
+-- name: claim
+-- Take a partition: whoever held it before may write no more.
+INSERT INTO tradetape.sink_offsets AS o (sink, topic, topic_uuid, partition, epoch, owner_pid, owner_backend_start)
+VALUES (%(sink)s, %(topic)s, %(uuid)s, %(partition)s, 1, %(pid)s, %(backend_start)s)
+ON CONFLICT (sink, topic, topic_uuid, partition) DO UPDATE
+SET epoch = o.epoch + 1, owner_pid = excluded.owner_pid, owner_backend_start = excluded.owner_backend_start, updated_at = now()
+RETURNING epoch, next_offset
+
+-- name: retake
+-- Go on after a mere reconnect: only where nobody else has taken it meanwhile.
+UPDATE tradetape.sink_offsets
+SET epoch = epoch + 1, owner_pid = %(pid)s, owner_backend_start = %(backend_start)s, updated_at = now()
+WHERE sink = %(sink)s AND topic_uuid = %(uuid)s AND partition = %(partition)s AND epoch = %(epoch)s
+RETURNING epoch, next_offset
+
+-- name: advance
+-- The fence, last statement of every write: one row for each partition written, or nothing is.
+UPDATE tradetape.sink_offsets o
+SET next_offset = n.new, updated_at = now()
+FROM unnest(%(uuids)s::text[], %(partitions)s::int[], %(epochs)s::bigint[], %(olds)s::bigint[], %(news)s::bigint[])
+     AS n (uuid, partition, epoch, old, new)
+WHERE o.sink = %(sink)s AND o.topic_uuid = n.uuid AND o.partition = n.partition AND o.epoch = n.epoch
+  AND o.next_offset IS NOT DISTINCT FROM n.old
+
+-- name: ensure_month
+-- Make the partition that holds this month.
+SELECT tradetape.ensure_month(%(table)s, %(month)s)
+
+-- name: offsets
+-- How far each sink has come.
+SELECT sink, topic, partition, next_offset, epoch, updated_at FROM tradetape.sink_offsets ORDER BY sink, topic, partition
+
+-- name: tables
+-- Each table of the history with its number of monthly partitions and its estimated rows.
+SELECT c.relname, count(i.inhrelid), coalesce(sum(greatest(k.reltuples, 0)), 0)::bigint
+FROM pg_class c
+LEFT JOIN pg_inherits i ON i.inhparent = c.oid
+LEFT JOIN pg_class k ON k.oid = i.inhrelid
+WHERE c.relnamespace = to_regnamespace('tradetape') AND c.relkind = 'p'
+GROUP BY c.relname ORDER BY c.relname

@@ -1,0 +1,210 @@
+"""The history sink: a batch of records becomes rows and offsets in one transaction, each event exactly once (I6).
+
+A record that cannot be decoded or stored goes to the dead letters, acknowledged there before the offset moves past it;
+the rest of its batch is stored.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import psycopg
+
+from tradetape.schemas import Catalogue, Codec, DecodeError, times
+from tradetape.sinks.errors import DatabaseUnavailable
+from tradetape.sinks.history.connection import connect, passing_errors
+from tradetape.sinks.history.copy_rows import CopyBuffer
+from tradetape.sinks.history.offsets import Offsets
+from tradetape.sinks.history.queries import query
+from tradetape.sinks.history.tables import HistoryTable, read_tables
+from tradetape.sinks.history.writer import HistoryWriter
+from tradetape.streams.dead_letters import DeadLetters
+from tradetape.streams.processor import Partition
+from tradetape.streams.record import Record
+
+logger = logging.getLogger("tradetape.sinks")
+
+DECODING = "VALUE_CONVERTER"
+STORING = "TASK_PUT"
+
+
+class _Row(NamedTuple):
+    record: Record
+    table: HistoryTable
+    month: str
+    data: bytes
+
+
+class _Session(NamedTuple):
+    connection: psycopg.Connection
+    writer: HistoryWriter
+    tables: dict[str, HistoryTable]
+
+
+class HistorySink:
+    """Processor and keeper of its own offsets. `counts` holds stored, repeated, skipped."""
+
+    def __init__(
+        self,
+        *,
+        dsn: str,
+        catalogue: Catalogue,
+        dead_letters: DeadLetters,
+        topic_uuid: Callable[[str], str],
+        name: str = "history",
+    ) -> None:
+        self.name = name
+        self.topics = tuple(catalogue.topic_name(one) for one in catalogue)
+        self.counts: Counter[str] = Counter()
+        self._event_types = {catalogue.topic_name(one): one for one in catalogue}
+        self._dsn = dsn
+        self._codec = Codec(catalogue)
+        self._dead_letters = dead_letters
+        self._offsets = Offsets(name, topic_uuid)
+        self._known_months: set[tuple[str, str]] = set()
+        self._session: _Session | None = None
+
+    def assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int | None]:
+        """Take the partitions from their previous owner; where to start in each."""
+        session = self._connected()
+        with self._lost_session_forgotten(), passing_errors():
+            return self._offsets.claim(session.connection, partitions)
+
+    def released(self, partitions: Iterable[Partition]) -> None:
+        """They are somebody else's now."""
+        self._offsets.release(partitions)
+
+    def process(self, batch: Sequence[Record]) -> None:
+        """Store what the batch holds. Raises DatabaseUnavailable, Fenced, WentBack, SchemaBehind."""
+        session = self._connected()
+        with self._lost_session_forgotten():
+            news = self._new(batch)
+            if news:
+                rows = self._rows(session, news)
+                self._store(session, rows, _ends(news))
+
+    def _connected(self) -> _Session:
+        """The session, made anew after a loss; what we hold is taken again before anything is written."""
+        if self._session is None:
+            connection = connect(self._dsn, application=f"tradetape-{self.name}")
+            try:
+                with passing_errors():
+                    tables = read_tables(connection, self._event_types)
+                    self._offsets.retake(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._session = _Session(connection, HistoryWriter(connection, self._offsets), tables)
+        return self._session
+
+    def _lost_session_forgotten(self) -> _ForgetOnLoss:
+        return _ForgetOnLoss(self)
+
+    def forget_session(self) -> None:
+        """Close the session; the next batch makes another."""
+        if self._session is not None:
+            self._session.connection.close()
+            self._session = None
+
+    close = forget_session
+
+    def _new(self, batch: Sequence[Record]) -> list[Record]:
+        """Those that are not stored yet: a batch may come again after a COMMIT whose answer was lost."""
+        held = self._offsets.held
+        news = []
+        for record in batch:
+            holding = held.get(Partition(record.topic, record.partition))
+            if holding is not None and record.offset >= (holding.next_offset or 0):
+                news.append(record)
+        self.counts["skipped"] += len(batch) - len(news)
+        return news
+
+    def _rows(self, session: _Session, records: Sequence[Record]) -> list[_Row]:
+        rows = []
+        for record in records:
+            table = session.tables[record.topic]
+            try:
+                plain = self._codec.decode_fields(record.topic, record.value)
+                month = times.to_datetime(plain["event_time"]).strftime("%Y-%m-01")
+                row = _Row(record, table, month, table.row(record, plain))
+            except DecodeError as error:
+                self._dead_letters.send(record, error.reason, error, stage=DECODING)
+            except (ValueError, OverflowError, struct.error) as error:
+                self._dead_letters.send(record, "unstorable", error, stage=STORING)
+            else:
+                rows.append(row)
+        return self._with_months(session, rows)
+
+    def _with_months(self, session: _Session, rows: list[_Row]) -> list[_Row]:
+        """Make the monthly partitions that are missing; rows of a month that is refused are dead letters."""
+        refused: dict[tuple[str, str], psycopg.DataError] = {}
+        for key in {(row.table.name, row.month) for row in rows} - self._known_months:
+            try:
+                with passing_errors():
+                    session.connection.execute(query("ensure_month"), {"table": key[0], "month": key[1]})
+                self._known_months.add(key)
+            except psycopg.DataError as error:
+                refused[key] = error
+        for row in rows if refused else ():
+            if (error_of := refused.get((row.table.name, row.month))) is not None:
+                self._dead_letters.send(row.record, "no_month", error_of, stage=STORING)
+        return [row for row in rows if (row.table.name, row.month) not in refused] if refused else rows
+
+    def _store(self, session: _Session, rows: list[_Row], ends: Mapping[Partition, int]) -> None:
+        """The ladder: all at once; else through staging, which finds repeats; else without the rows that cannot be stored."""
+        # The offsets that follow move past the dead letters, so these are acknowledged first.
+        self._dead_letters.flush()
+        try:
+            stored = session.writer.write(_buffers(rows), ends)
+        except (psycopg.IntegrityError, psycopg.DataError):
+            rows, stored = self._merge(session, rows, ends)
+        self.counts["stored"] += stored
+        self.counts["repeated"] += len(rows) - stored
+
+    def _merge(self, session: _Session, rows: list[_Row], ends: Mapping[Partition, int]) -> tuple[list[_Row], int]:
+        try:
+            return rows, session.writer.merge(_buffers(rows), ends)
+        except (psycopg.IntegrityError, psycopg.DataError):
+            rows = self._storable(session, rows)
+            self._dead_letters.flush()
+            return rows, session.writer.merge(_buffers(rows), ends)
+
+    def _storable(self, session: _Session, rows: list[_Row]) -> list[_Row]:
+        """Bisect to the rows that the database refuses and send them to the dead letters; the others."""
+        error = next((found for one in _buffers(rows) if (found := session.writer.can_store(one)) is not None), None)
+        if error is None:
+            return rows
+        if len(rows) == 1:
+            self._dead_letters.send(rows[0].record, "unstorable", error, stage=STORING)
+            return []
+        middle = len(rows) // 2
+        return [*self._storable(session, rows[:middle]), *self._storable(session, rows[middle:])]
+
+
+class _ForgetOnLoss:
+    """Drops the session when what failed may have been the session."""
+
+    def __init__(self, sink: HistorySink) -> None:
+        self._sink = sink
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, DatabaseUnavailable):
+            self._sink.forget_session()
+
+
+def _ends(records: Sequence[Record]) -> dict[Partition, int]:
+    return {Partition(record.topic, record.partition): record.offset + 1 for record in records}
+
+
+def _buffers(rows: Sequence[_Row]) -> list[CopyBuffer]:
+    by_table: dict[HistoryTable, list[bytes]] = {}
+    for row in rows:
+        by_table.setdefault(row.table, []).append(row.data)
+    return [CopyBuffer(table.name, table.columns, b"".join(data), len(data)) for table, data in by_table.items()]

@@ -1,0 +1,140 @@
+"""Where records go that cannot be processed: a topic of their own, with the reason, acknowledged before the offset moves (I7).
+
+The headers carry Kafka Connect's names, so its tools read them. A dead letter is known by (worker, topic, partition,
+offset): a crash between acknowledgement and commit may repeat one, and readers count it once.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+import traceback
+from collections import Counter
+from typing import NamedTuple, Protocol
+
+from confluent_kafka import KafkaError, Message, Producer
+
+from tradetape.producers.connection import KafkaSettings, logger, on_error
+from tradetape.producers.lane import FIXED
+from tradetape.streams.errors import DeadLettersRefused
+from tradetape.streams.record import Record
+
+STACKTRACE_BYTES = 4 * 1024
+MESSAGE_CHARACTERS = 1_024
+ACKNOWLEDGE_TIMEOUT_S = 30.0
+DELIVERY_TIMEOUT_MS = 25_000
+CONNECT = "__connect.errors."
+
+Headers = list[tuple[str, bytes]]
+WireHeaders = list[tuple[str, str | bytes | None]]
+
+
+class DeadLetters(Protocol):
+    """Takes records that cannot be processed."""
+
+    refused: Counter[str]
+    """How many were taken, by reason."""
+
+    def send(self, record: Record, reason: str, error: BaseException, *, stage: str) -> None:
+        """Hand one over; `reason` is a slug of a closed set, `stage` one of Kafka Connect's names."""
+
+    def flush(self) -> None:
+        """Wait until all are acknowledged. Raises DeadLettersRefused, after which the batch has to be tried again."""
+
+
+class Letter(NamedTuple):
+    """A dead letter as it lies in memory, for tests and backtests."""
+
+    record: Record
+    reason: str
+    headers: Headers
+
+
+def headers_of(record: Record, reason: str, error: BaseException, *, stage: str, worker: str) -> Headers:
+    """The headers that are put behind the record's own."""
+    stack = "".join(traceback.format_exception(error)).encode()[-STACKTRACE_BYTES:]
+    connect = {
+        "topic": record.topic,
+        "partition": str(record.partition),
+        "offset": str(record.offset),
+        "connector.name": worker,
+        "task.id": "0",
+        "stage": stage,
+        "class.name": worker,
+        "exception.class.name": f"{type(error).__module__}.{type(error).__qualname__}",
+        "exception.message": str(error)[:MESSAGE_CHARACTERS],
+    }
+    found: Headers = [(CONNECT + name, value.encode(errors="replace")) for name, value in connect.items()]
+    found.append((CONNECT + "exception.stacktrace", stack))
+    found += [("x-worker", worker.encode()), ("x-reason", reason.encode()), ("x-attempt", b"1")]
+    if record.value and len(record.value) >= 5 and record.value[0] == 0:
+        found.append(("x-schema-id", str(struct.unpack_from(">I", record.value, 1)[0]).encode()))
+    return found
+
+
+class MemoryDeadLetters:
+    """Keeps dead letters in a list."""
+
+    def __init__(self, worker: str = "memory") -> None:
+        self.worker = worker
+        self.letters: list[Letter] = []
+        self.refused: Counter[str] = Counter()
+
+    def send(self, record: Record, reason: str, error: BaseException, *, stage: str) -> None:
+        """Keep one."""
+        self.refused[reason] += 1
+        self.letters.append(Letter(record, reason, headers_of(record, reason, error, stage=stage, worker=self.worker)))
+
+    def flush(self) -> None:
+        """Nothing is on its way."""
+
+
+class KafkaDeadLetters:
+    """Writes dead letters to their topic. Used by one thread."""
+
+    def __init__(self, *, worker: str, topic: str, kafka: KafkaSettings) -> None:
+        self.worker = worker
+        self.topic = topic
+        self.refused: Counter[str] = Counter()
+        self._failure: str | None = None
+        self._lock = threading.Lock()
+        config = kafka.client_config({"delivery.timeout.ms": DELIVERY_TIMEOUT_MS, "linger.ms": 5}, fixed=FIXED)
+        self._producer = Producer(
+            config | {"error_cb": on_error(), "client.id": f"{worker}-dead-letters"}, logger=logger
+        )
+
+    def send(self, record: Record, reason: str, error: BaseException, *, stage: str) -> None:
+        """Queue one, with the record's own key, value and headers."""
+        headers: WireHeaders = [*record.headers, *headers_of(record, reason, error, stage=stage, worker=self.worker)]
+        try:
+            self._produce(record, headers)
+        except BufferError:
+            self.flush()
+            self._produce(record, headers)
+        self.refused[reason] += 1
+        logger.warning(
+            "dead letter: %s: %s", record.place, error,
+            extra={"action": "dead_letter", "topic": record.topic, "partition": record.partition, "offset": record.offset},
+        )  # fmt: skip
+
+    def _produce(self, record: Record, headers: WireHeaders) -> None:
+        self._producer.produce(
+            self.topic, value=record.value, key=record.key, headers=headers, on_delivery=self._report
+        )
+
+    def _report(self, error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            with self._lock:
+                self._failure = error.str()
+
+    def flush(self) -> None:
+        """Wait until all are acknowledged. Raises DeadLettersRefused."""
+        waiting = self._producer.flush(ACKNOWLEDGE_TIMEOUT_S)
+        with self._lock:
+            failure, self._failure = self._failure, None
+        if waiting or failure:
+            self._producer.purge()
+            cause = failure or f"not acknowledged within {ACKNOWLEDGE_TIMEOUT_S:.0f} s"
+            raise DeadLettersRefused(
+                f"{self.topic} does not take dead letters: {cause}; `tradetape topics apply` creates it"
+            )

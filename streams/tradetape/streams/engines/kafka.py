@@ -1,0 +1,322 @@
+"""The plain engine: a Kafka consumer, batches, and the order process → acknowledge → commit.
+
+It runs sinks and every processor that Faust is too slow for. Offsets are committed only behind records whose effects
+and dead letters are acknowledged; a dependency that is away pauses all partitions while polling keeps the membership.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from tradetape.producers.connection import KafkaSettings, on_error
+from tradetape.producers.connection import logger as kafka_logger
+from tradetape.schemas.stamping import wall_clock_us
+from tradetape.streams.backoff import Backoff
+from tradetape.streams.dead_letters import DeadLetters
+from tradetape.streams.errors import BrokersUnreachable, HistoryLost, StreamsError, Terminal, Transient
+from tradetape.streams.processor import OffsetKeeper, Partition, Processor, Ticking, attempt
+from tradetape.streams.progress import Progress
+from tradetape.streams.record import Record
+
+logger = logging.getLogger("tradetape.streams")
+
+DEFAULTS: dict[str, Any] = {
+    "partition.assignment.strategy": "cooperative-sticky",
+    # Well below the default of 45 s: after a kill -9 the next worker has the partitions in seconds.
+    "session.timeout.ms": 6_000,
+    "heartbeat.interval.ms": 2_000,
+    "max.poll.interval.ms": 300_000,
+    "queued.max.messages.kbytes": 16_384,
+    # Its default of 1 s leaves the fetcher idle in catch-up (1.1 to 1.6 times slower).
+    "fetch.queue.backoff.ms": 10,
+    "fetch.wait.max.ms": 100,
+}
+FIXED: dict[str, Any] = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "isolation.level": "read_committed",
+    "check.crcs": True,
+}
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """The bounds of the engine, each in the unit of its name (I13)."""
+
+    max_batch_records: int = 2_000
+    poll_timeout_s: float = 0.1
+    commit_interval_s: float = 1.0
+    tick_interval_s: float = 1.0
+    claim_timeout_s: float = 240.0
+    """How long an OffsetKeeper may fail to take its partitions; below max.poll.interval."""
+    unreachable_after_s: float = 120.0
+    probe_interval_s: float = 5.0
+
+
+class KafkaEngine:
+    """Feeds one processor from its topics until it is told to stop."""
+
+    def __init__(
+        self,
+        *,
+        processor: Processor,
+        kafka: KafkaSettings,
+        group: str,
+        dead_letters: DeadLetters,
+        progress: Progress | None = None,
+        limits: Limits | None = None,
+        now_us: Callable[[], int] = wall_clock_us,
+    ) -> None:
+        self._processor = processor
+        self._dead_letters = dead_letters
+        self._progress = progress or Progress()
+        self._limits = limits or Limits()
+        self._now_us = now_us
+        self._stop = threading.Event()
+        self._assigned: set[Partition] = set()
+        self._paused = False
+        self._done: dict[Partition, int] = {}
+        self._held: list[Record] = []
+        self._failure: StreamsError | None = None
+        self._down_since: float | None = None
+        self._committed_at = self._ticked_at = self._probed_at = time.monotonic()
+        reset = "error" if isinstance(processor, OffsetKeeper) else "earliest"
+        config = kafka.client_config(DEFAULTS, fixed={**FIXED, "auto.offset.reset": reset})
+        config |= {"group.id": group, "client.id": processor.name, "error_cb": on_error(self._on_error)}
+        self._consumer = Consumer(config, logger=kafka_logger)
+
+    def run(self, stop: threading.Event) -> None:
+        """Read until `stop` is set, then commit and leave the group.
+
+        Raises BrokersUnreachable, HistoryLost, and what the processor raises but Transient and BadRecord.
+        """
+        self._stop = stop
+        self._consumer.subscribe(
+            list(self._processor.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+        try:
+            while not stop.is_set():
+                self._turn()
+            self._commit(asynchronous=False)
+        finally:
+            self._consumer.close()
+
+    def _turn(self) -> None:
+        batch = self._next_batch()
+        if batch:
+            self._deliver(batch)
+        self._housekeeping()
+
+    def _next_batch(self) -> list[Record]:
+        """Wait for a first record, then take what is there. consume(n, timeout) would wait for n records or the timeout."""
+        held, self._held = self._held, []
+        first = self._consumer.poll(0 if held else self._limits.poll_timeout_s)
+        self._after_poll()
+        if first is None:
+            return held
+        messages = [first, *self._consumer.consume(self._limits.max_batch_records - 1, 0)]
+        self._after_poll()
+        return [*held, *self._records(messages)]
+
+    def _records(self, messages: Sequence[Message]) -> list[Record]:
+        records = []
+        for message in messages:
+            if (error := message.error()) is not None:
+                self._judge(error)
+            else:
+                records.append(_record(message))
+        return records
+
+    def _deliver(self, batch: list[Record]) -> None:
+        """The order that carries durability."""
+        backoff = Backoff()
+        while batch and not self._stop.is_set():
+            try:
+                # Step 1: process. Step 2: wait until every dead letter is acknowledged.
+                attempt(self._processor, batch, self._dead_letters)
+            except Transient as error:
+                self._wait(backoff, error)
+                batch = [record for record in batch if Partition(record.topic, record.partition) in self._assigned]
+                continue
+            # Step 3: only now may the offsets move.
+            for record in batch:
+                self._done[Partition(record.topic, record.partition)] = record.offset + 1
+            self._progress.moved(batch)
+            break
+        self._resume()
+
+    def _wait(self, backoff: Backoff, error: Transient) -> None:
+        """Keep polling, which keeps the membership, with nothing to read until it is time to try again."""
+        logger.warning("waiting: %s", error, extra={"action": "wait"})
+        self._progress.waits(str(error))
+        self._pause()
+        until = time.monotonic() + backoff.next_s()
+        while time.monotonic() < until and not self._stop.is_set():
+            message = self._consumer.poll(self._limits.poll_timeout_s)
+            self._after_poll()
+            if message is not None:
+                self._held += self._records([message])
+            self._housekeeping()
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._consumer.pause(_listed(self._assigned))
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._consumer.resume(_listed(self._assigned))
+
+    def _housekeeping(self) -> None:
+        now = time.monotonic()
+        self._progress.polled()
+        if now - self._ticked_at >= self._limits.tick_interval_s:
+            self._ticked_at = now
+            self._progress.behind(self._lag())
+            if isinstance(self._processor, Ticking):
+                self._processor.tick(self._now_us())
+        if self._done and now - self._committed_at >= self._limits.commit_interval_s:
+            self._commit(asynchronous=True)
+        if self._down_since is not None and now - self._probed_at >= self._limits.probe_interval_s:
+            self._probe(now)
+
+    def _probe(self, now: float) -> None:
+        """librdkafka reports that all brokers are gone, but not that one is back while nothing is read: ask."""
+        self._probed_at = now
+        try:
+            self._consumer.list_topics(self._processor.topics[0], timeout=1.0)
+            self._down_since = None
+        except KafkaException as error:
+            if self._down_since is not None and now - self._down_since > self._limits.unreachable_after_s:
+                waited = now - self._down_since
+                raise BrokersUnreachable(f"no broker has answered for {waited:.0f} s: {error.args[0].str()}") from error
+
+    def _lag(self) -> dict[Partition, int]:
+        lag = {}
+        for one in self._consumer.position(_listed(self._assigned)) if self._assigned else ():
+            low, high = self._consumer.get_watermark_offsets(one, cached=True)
+            read = one.offset if one.offset >= 0 else low
+            lag[Partition(one.topic, one.partition)] = max(0, high - read) if high >= 0 else 0
+        return lag
+
+    def _commit(self, *, asynchronous: bool, only: set[Partition] | None = None) -> None:
+        offsets = [
+            TopicPartition(one.topic, one.partition, offset)
+            for one, offset in self._done.items()
+            if only is None or one in only
+        ]
+        if not offsets:
+            return
+        try:
+            if asynchronous:
+                self._consumer.commit(offsets=offsets, asynchronous=True)
+            else:
+                self._consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            # The records are processed; without the commit the next owner reads them again, which is allowed.
+            logger.warning("offsets were not committed: %s", error.args[0].str(), extra={"action": "commit"})
+        for one in offsets:
+            self._done.pop(Partition(one.topic, one.partition), None)
+        self._committed_at = time.monotonic()
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        taken = [Partition(one.topic, one.partition) for one in partitions]
+        if isinstance(self._processor, OffsetKeeper) and taken:
+            starts = self._claim(self._processor, taken)
+            for one, place in zip(partitions, taken, strict=True):
+                start = starts.get(place)
+                one.offset = OFFSET_BEGINNING if start is None else start
+        consumer.incremental_assign(partitions)
+        self._assigned.update(taken)
+        if self._paused:
+            consumer.pause(partitions)
+        self._progress.assigned(sorted(self._assigned))
+
+    def _claim(self, keeper: OffsetKeeper, partitions: list[Partition]) -> dict[Partition, int | None]:
+        """Ask the keeper where to start, as often as it takes: nothing may be read from anywhere else."""
+        backoff, deadline = Backoff(), time.monotonic() + self._limits.claim_timeout_s
+        while True:
+            try:
+                return dict(keeper.assigned(partitions))
+            except Transient as error:
+                if self._stop.is_set() or time.monotonic() > deadline:
+                    raise
+                logger.warning("waiting: %s", error, extra={"action": "claim"})
+                self._progress.waits(str(error))
+                self._progress.polled()
+                self._stop.wait(backoff.next_s())
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        gone = {Partition(one.topic, one.partition) for one in partitions}
+        self._commit(asynchronous=False, only=gone)
+        self._forget(gone)
+        consumer.incremental_unassign(partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Somebody else has them already: committing now would move the offsets under the new owner."""
+        self._forget({Partition(one.topic, one.partition) for one in partitions})
+        consumer.incremental_unassign(partitions)
+
+    def _forget(self, gone: set[Partition]) -> None:
+        self._assigned -= gone
+        self._held = [one for one in self._held if Partition(one.topic, one.partition) not in gone]
+        for one in gone:
+            self._done.pop(one, None)
+        if isinstance(self._processor, OffsetKeeper):
+            self._processor.released(gone)
+        self._progress.assigned(sorted(self._assigned))
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._failure = Terminal(f"Kafka: {error.str()}")
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN and self._down_since is None:
+            self._down_since = time.monotonic()
+
+    def _after_poll(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _judge(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._PARTITION_EOF:
+            return
+        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            raise HistoryLost(
+                f"{error.str()}: records were deleted before {self._processor.name} read them, or the topic was made anew"
+            )
+        if error.fatal() or not (error.retriable() or error.code() in _PASSING):
+            raise Terminal(f"Kafka: {error.str()}")
+        logger.warning("Kafka: %s", error.str(), extra={"action": "poll"})
+
+
+_PASSING = (
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._MAX_POLL_EXCEEDED,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,
+)
+"""Errors that pass by themselves, or with a command that somebody will give."""
+
+
+def _record(message: Message) -> Record:
+    return Record(
+        message.topic() or "",
+        message.partition() or 0,
+        message.offset() or 0,
+        message.key(),
+        message.value(),
+        tuple(message.headers() or ()),  # type: ignore[arg-type]
+        message.timestamp()[1],
+    )
+
+
+def _listed(partitions: set[Partition]) -> list[TopicPartition]:
+    return [TopicPartition(one.topic, one.partition) for one in partitions]

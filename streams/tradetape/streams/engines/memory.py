@@ -1,0 +1,61 @@
+"""The engine of tests and backtests: records from lists, a clock under control, the contract of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tradetape.streams.dead_letters import DeadLetters
+from tradetape.streams.errors import Transient
+from tradetape.streams.processor import OffsetKeeper, Partition, Processor, Ticking, attempt
+from tradetape.streams.record import Record
+
+ATTEMPTS = 100
+
+
+class MemoryEngine:
+    """Feeds records in the order given, `max_batch_records` at a time; `committed` is the next offset of each partition."""
+
+    def __init__(
+        self,
+        *,
+        processor: Processor,
+        dead_letters: DeadLetters,
+        records: Sequence[Record],
+        max_batch_records: int = 500,
+        now_us: Callable[[], int] = lambda: 0,
+        max_attempts: int = ATTEMPTS,
+    ) -> None:
+        self._processor = processor
+        self._dead_letters = dead_letters
+        self._records = [record for record in records if record.topic in processor.topics]
+        self._max_batch_records = max_batch_records
+        self._now_us = now_us
+        self._max_attempts = max_attempts
+        self.committed: dict[Partition, int] = {}
+
+    def run(self) -> None:
+        """Feed everything, then return. Raises what the processor raises; Transient after `max_attempts`."""
+        waiting = self._from_start()
+        for start in range(0, len(waiting), self._max_batch_records):
+            batch = waiting[start : start + self._max_batch_records]
+            self._deliver(batch)
+            for record in batch:
+                self.committed[Partition(record.topic, record.partition)] = record.offset + 1
+            if isinstance(self._processor, Ticking):
+                self._processor.tick(self._now_us())
+
+    def _from_start(self) -> list[Record]:
+        starts = dict(self.committed)
+        if isinstance(self._processor, OffsetKeeper):
+            partitions = sorted({Partition(record.topic, record.partition) for record in self._records})
+            starts = {one: start or 0 for one, start in self._processor.assigned(partitions).items()}
+        return [one for one in self._records if one.offset >= starts.get(Partition(one.topic, one.partition), 0)]
+
+    def _deliver(self, batch: Sequence[Record]) -> None:
+        for tried in range(1, self._max_attempts + 1):
+            try:
+                attempt(self._processor, batch, self._dead_letters)
+                return
+            except Transient:
+                if tried == self._max_attempts:
+                    raise

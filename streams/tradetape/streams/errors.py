@@ -1,0 +1,58 @@
+"""What can go wrong while the tape is read.
+
+StreamsError
+├── BadRecord                one record cannot be processed: it goes to the dead letters
+├── Transient                a dependency is away: the same batch is tried again
+│   ├── BrokersUnreachable   no broker answered for too long
+│   ├── DeadLettersRefused   a dead letter was not acknowledged
+│   └── StateUnavailable     Redis cannot take or give state now
+└── Terminal                 nothing that waiting would mend: the worker ends
+    └── HistoryLost          records were deleted before they were read
+
+`Transient` and `Terminal` are what engines look at: whether to try again is a question of type.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tradetape.streams.record import Record
+
+
+class StreamsError(Exception):
+    """The tape could not be read on."""
+
+
+class BadRecord(StreamsError):
+    """One record cannot be processed, now or ever; `reason` is a slug fit for a metric's label."""
+
+    def __init__(self, record: Record, reason: str, detail: str) -> None:
+        super().__init__(f"{record.place}: {reason}: {detail}")
+        self.record = record
+        self.reason = reason
+        self.detail = detail
+
+
+class Transient(StreamsError):
+    """A dependency is away; the same batch is tried again."""
+
+
+class BrokersUnreachable(Transient):
+    """No broker answered for too long."""
+
+
+class DeadLettersRefused(Transient):
+    """A dead letter was not acknowledged, so the offset may not move past its record."""
+
+
+class StateUnavailable(Transient):
+    """Redis cannot take or give state now."""
+
+
+class Terminal(StreamsError):
+    """Something is wrong that waiting does not mend; the worker ends."""
+
+
+class HistoryLost(Terminal):
+    """Records were deleted by retention before they were read."""

@@ -1,0 +1,69 @@
+"""What turns records into effects, whatever engine feeds it.
+
+A processor is synchronous and idempotent: an engine may hand it the same batch again after a crash. It sends what it
+cannot process to its dead letters and goes on with the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from tradetape.streams.dead_letters import DeadLetters
+from tradetape.streams.errors import BadRecord
+from tradetape.streams.record import Record
+
+STAGE = "TRANSFORMATION"
+
+
+class Partition(NamedTuple):
+    """One partition of a topic."""
+
+    topic: str
+    partition: int
+
+
+class Processor(Protocol):
+    """Takes batches of records. Raises Transient to be called again with the same batch; anything else ends the worker."""
+
+    name: str
+    """The worker's name, also in its consumer group's."""
+    topics: tuple[str, ...]
+
+    def process(self, batch: Sequence[Record]) -> None:
+        """Do what the records ask for, all of it, before returning."""
+
+
+@runtime_checkable
+class Ticking(Protocol):
+    """A processor that wants to know the time, also when no record comes."""
+
+    def tick(self, now_us: int) -> None:
+        """Called about once a second. Alarms may rest on it, decisions may not."""
+
+
+@runtime_checkable
+class OffsetKeeper(Protocol):
+    """A processor that keeps its own offsets, beside what it writes."""
+
+    def assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int | None]:
+        """Take these partitions; where to start each, None for its beginning. May raise Transient."""
+
+    def released(self, partitions: Iterable[Partition]) -> None:
+        """These partitions belong to somebody else from now on."""
+
+
+def attempt(processor: Processor, batch: Sequence[Record], dead_letters: DeadLetters) -> None:
+    """Process one batch, without those of its records that turn out bad. Every dead letter is acknowledged on return.
+
+    Raises what the processor raises but BadRecord, and DeadLettersRefused.
+    """
+    remaining = list(batch)
+    while remaining:
+        try:
+            processor.process(remaining)
+            break
+        except BadRecord as bad:
+            dead_letters.send(bad.record, bad.reason, bad, stage=STAGE)
+            remaining.remove(bad.record)
+    dead_letters.flush()

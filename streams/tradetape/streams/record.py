@@ -1,0 +1,22 @@
+"""A record as Kafka has it: nothing decoded, nothing lost. What every processor is fed with."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """One record of a topic. `timestamp_ms` is when it was emitted, in milliseconds since 1970 UTC."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    timestamp_ms: int
+
+    @property
+    def place(self) -> str:
+        """topic[partition]@offset, as log lines and errors name it."""
+        return f"{self.topic}[{self.partition}]@{self.offset}"
