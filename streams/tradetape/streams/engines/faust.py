@@ -1,0 +1,237 @@
+"""The Faust engine, in the one recipe that was seen to lose nothing when it is killed, and no other.
+
+`stream.noack()`, iterate `events()`, acknowledge only after success; a crash of the agent ends the process; one agent,
+concurrency 1; raw keys and values; no tables, windows, `take()` or `async with event`. Every part of that is load-bearing:
+with `take()`, with concurrency 2 or with stream_wait_empty=False, Faust 0.15.3 commits offsets of records whose
+processing failed (faust-streaming issues 312, 606).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import faust
+import msgspec
+from faust.types import StreamT
+
+from tradetape.producers.connection import KafkaSettings
+from tradetape.producers.errors import SettingsError
+from tradetape.schemas.stamping import wall_clock_us
+from tradetape.streams.backoff import Backoff
+from tradetape.streams.dead_letters import DeadLetters
+from tradetape.streams.errors import BrokersUnreachable, Terminal, Transient
+from tradetape.streams.processor import OffsetKeeper, Partition, Processor, Ticking, attempt
+from tradetape.streams.progress import Progress
+from tradetape.streams.record import Record
+
+logger = logging.getLogger("tradetape.streams")
+
+SETTINGS: dict[str, Any] = {
+    "agent_supervisor": "mode.CrashingSupervisor",
+    "stream_wait_empty": True,
+    "stream_buffer_maxsize": 4_096,
+    "broker_max_poll_records": 500,
+    "broker_commit_interval": 1.0,
+    "broker_commit_every": 1_000,
+    "broker_session_timeout": 10.0,
+    "broker_heartbeat_interval": 3.0,
+    "broker_request_timeout": 90.0,
+    "broker_max_poll_interval": 300.0,
+    "broker_check_crcs": True,
+    "consumer_max_fetch_size": 1_048_576,
+    "consumer_auto_offset_reset": "earliest",
+    "topic_disable_leader": True,
+    "topic_allow_declare": False,
+    "table_standby_replicas": 0,
+    "store": "memory://",
+    "web_enabled": False,
+    "key_serializer": "raw",
+    "value_serializer": "raw",
+}
+
+
+class FaustLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """The bounds of the engine, each in the unit of its name (I13)."""
+
+    max_batch_records: int = 500
+    queue_records: int = 1_000
+    watch_interval_s: float = 0.1
+    tick_interval_s: float = 1.0
+    stop_timeout_s: float = 8.0
+    """Faust's own stop waits without bound for what is being processed."""
+    unreachable_after_s: float = 120.0
+
+
+class FaustEngine:
+    """Feeds one processor from its topics until it is told to stop."""
+
+    def __init__(
+        self,
+        *,
+        processor: Processor,
+        kafka: KafkaSettings,
+        group: str,
+        dead_letters: DeadLetters,
+        progress: Progress | None = None,
+        limits: FaustLimits | None = None,
+        now_us: Callable[[], int] = wall_clock_us,
+    ) -> None:
+        if isinstance(processor, OffsetKeeper):
+            raise Terminal(
+                f"{processor.name} keeps its own offsets, which Faust cannot start from; use the engine `kafka`"
+            )
+        if "security.protocol" in kafka.options:
+            raise SettingsError("the Faust engine does not carry TLS and SASL settings; use the engine `kafka`")
+        self._processor = processor
+        self._kafka = kafka
+        self._group = group
+        self._dead_letters = dead_letters
+        self._progress = progress or Progress()
+        self._limits = limits or FaustLimits()
+        self._now_us = now_us
+        self._stop = threading.Event()
+        self._done: dict[Partition, int] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"tradetape-{processor.name}")
+
+    def run(self, stop: threading.Event) -> None:
+        """Read until `stop` is set, then drain within bounds. Raises what the processor raises but Transient and BadRecord."""
+        self._stop = stop
+        with tempfile.TemporaryDirectory(prefix="tradetape-faust-") as folder, asyncio.Runner() as runner:
+            runner.run(self._run(folder))
+        self._thread.shutdown(wait=False)
+
+    async def _run(self, folder: str) -> None:
+        app = self._app(folder)
+        worker = faust.Worker(app, override_logging=False, redirect_stdouts=False, loop=asyncio.get_running_loop())
+        failure: BaseException | None = None
+        started = asyncio.ensure_future(worker.start())
+        try:
+            failure = await self._watch(app, worker, started)
+        finally:
+            started.cancel()
+            await asyncio.gather(started, return_exceptions=True)
+            await self._end(worker)
+        if failure is not None:
+            raise failure
+
+    async def _watch(self, app: Any, worker: Any, started: asyncio.Future[Any]) -> BaseException | None:
+        """Wait until we are told to stop or something crashed; what crashed it."""
+        began = time.monotonic()
+        while not self._stop.is_set():
+            await asyncio.sleep(self._limits.watch_interval_s)
+            if (reason := worker.crash_reason or app.crash_reason) is not None:
+                return _as_exception(reason)
+            if started.done() and (error := started.exception()) is not None:
+                return error
+            if not started.done() and time.monotonic() - began > self._limits.unreachable_after_s:
+                return BrokersUnreachable(f"no broker has answered for {self._limits.unreachable_after_s:.0f} s")
+            self._observe(app)
+        return None
+
+    async def _end(self, worker: Any) -> None:
+        """Stop within bounds: offsets follow acknowledgements, so what is cut off here is merely read again."""
+        try:
+            await asyncio.wait_for(worker.stop(), self._limits.stop_timeout_s)
+        except TimeoutError:
+            logger.warning("Faust did not stop within %.0f s; leaving it", self._limits.stop_timeout_s)
+
+    def _app(self, folder: str) -> Any:
+        brokers = [f"kafka://{one.strip()}" for one in self._kafka.bootstrap_servers.split(",")]
+        app = faust.App(self._group, broker=brokers, datadir=folder, **SETTINGS)
+        topic = app.topic(*self._processor.topics, key_serializer="raw", value_serializer="raw")
+        app.agent(topic, name=f"tradetape.{self._processor.name}", concurrency=1)(self._feed)
+        app.task(self._tick)
+        return app
+
+    async def _feed(self, stream: StreamT[Any]) -> None:
+        """The agent. What already waits becomes a batch; the stream's own iterator is never cancelled while we read."""
+        unacknowledged = stream.noack()
+        waiting: asyncio.Queue[Any] = asyncio.Queue(self._limits.queue_records)
+
+        async def gather() -> None:
+            async for event in unacknowledged.events():
+                await waiting.put(event)
+
+        reading = asyncio.ensure_future(gather())
+        try:
+            while True:
+                events = await self._next_batch(waiting, reading)
+                await self._deliver([_record(event) for event in events])
+                for event in events:
+                    await unacknowledged.ack(event)
+        finally:
+            reading.cancel()
+
+    async def _next_batch(self, waiting: asyncio.Queue[Any], reading: asyncio.Future[None]) -> list[Any]:
+        first = asyncio.ensure_future(waiting.get())
+        await asyncio.wait({first, reading}, return_when=asyncio.FIRST_COMPLETED)
+        if not first.done():
+            first.cancel()
+            reading.result()
+            raise Terminal("Faust's stream ended")
+        events = [first.result()]
+        while len(events) < self._limits.max_batch_records and not waiting.empty():
+            events.append(waiting.get_nowait())
+        return events
+
+    async def _deliver(self, batch: Sequence[Record]) -> None:
+        """Step 1 process, step 2 await every dead letter; step 3, the acknowledgement, follows in the agent."""
+        backoff = Backoff()
+        while True:
+            try:
+                await self._in_thread(attempt, self._processor, batch, self._dead_letters)
+                break
+            except Transient as error:
+                logger.warning("waiting: %s", error, extra={"action": "wait"})
+                self._progress.waits(str(error))
+                await asyncio.sleep(backoff.next_s())
+        for record in batch:
+            self._done[Partition(record.topic, record.partition)] = record.offset + 1
+        self._progress.moved(batch)
+
+    async def _tick(self) -> None:
+        if not isinstance(self._processor, Ticking):
+            return
+        while not self._stop.is_set():
+            try:
+                await self._in_thread(self._processor.tick, self._now_us())
+            except Transient as error:
+                self._progress.waits(str(error))
+            await asyncio.sleep(self._limits.tick_interval_s)
+
+    async def _in_thread(self, call: Callable[..., None], *arguments: Any) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+
+    def _observe(self, app: Any) -> None:
+        self._progress.polled()
+        assigned = sorted(Partition(one.topic, one.partition) for one in app.consumer.assignment())
+        if assigned != sorted(self._progress.lag):
+            self._progress.assigned(assigned)
+        highest = {one: app.consumer.highwater(faust.types.TP(one.topic, one.partition)) for one in assigned}
+        self._progress.behind(
+            {one: max(0, (high or 0) - self._done.get(one, high or 0)) for one, high in highest.items()}
+        )
+
+
+def _record(event: Any) -> Record:
+    message = event.message
+    return Record(
+        message.topic,
+        message.partition,
+        message.offset,
+        message.key,
+        message.value,
+        tuple(message.headers or ()),
+        int(message.timestamp * 1_000),
+    )
+
+
+def _as_exception(reason: BaseException | str) -> BaseException:
+    return reason if isinstance(reason, BaseException) else Terminal(str(reason))

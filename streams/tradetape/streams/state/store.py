@@ -1,0 +1,117 @@
+"""Writes current state: a compare-and-set for each key, pipelined. Never an older event over a newer one (I3)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import msgspec
+import redis
+from redis.exceptions import NoScriptError
+
+from tradetape.streams.errors import StateUnavailable
+from tradetape.streams.state.connection import connect, mapped_errors
+from tradetape.streams.state.keys import Keys
+
+FUTURE_US = 5_000_000
+"""How far ahead of Redis' own clock an event may be: one bad clock must not freeze a key."""
+MAX_FIELDS = 120
+MAX_VALUE_BYTES = 64
+"""Beyond these Redis turns a listpack into a hash table of three times its size."""
+PIPELINE_KEYS = 1_000
+MARKER_EXPIRY_S = 86_400
+
+RESULTS = {1: "applied", 0: "stale", -1: "expired", -2: "future"}
+
+
+class Update(msgspec.Struct, frozen=True, gc=False):
+    """The newest event of one key: its order, its expiry, and the fields of its hash as text."""
+
+    key: str
+    event_time_us: int
+    partition: int
+    offset: int
+    expires_at_ms: int
+    fields: Mapping[str, str]
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """What makes an event newer."""
+        return self.event_time_us, self.partition, self.offset
+
+
+class StateStore:
+    """One Redis, one prefix. `results` counts applied, stale, expired, future, and values that were unfit."""
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        self.keys = keys
+        self.results: Counter[str] = Counter()
+        self._client = client
+        self._script = resources.files("tradetape.streams.state").joinpath("newest.lua").read_text(encoding="utf-8")
+        self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+
+    @classmethod
+    def from_url(cls, url: str, *, prefix: str) -> StateStore:
+        """A store with a client of its own."""
+        return cls(connect(url), Keys(prefix))
+
+    def write(self, updates: Sequence[Update]) -> None:
+        """Apply each update that is newer than what its key holds. Raises StateUnavailable; then all may be written again."""
+        for start in range(0, len(updates), PIPELINE_KEYS):
+            self._write(updates[start : start + PIPELINE_KEYS])
+
+    def _write(self, updates: Sequence[Update]) -> None:
+        with mapped_errors():
+            answers = self._evaluate(updates)
+            unknown = [one for one, answer in zip(updates, answers, strict=True) if isinstance(answer, NoScriptError)]
+            if unknown:
+                # Redis forgot the script: a restart, a failover or SCRIPT FLUSH.
+                self._client.script_load(self._script)
+                answers = [answer for answer in answers if not isinstance(answer, NoScriptError)] + self._evaluate(
+                    unknown
+                )
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise StateUnavailable(f"Redis: {answer}") from answer
+        self.results.update(RESULTS[answer] for answer in answers)
+
+    def _evaluate(self, updates: Sequence[Update]) -> list[Any]:
+        pipeline = self._client.pipeline(transaction=False)
+        for one in updates:
+            flat = [text for pair in one.fields.items() for text in pair]
+            pipeline.evalsha(
+                self._sha, 1, one.key,
+                one.event_time_us, one.partition, one.offset, one.expires_at_ms, FUTURE_US, *flat,
+            )  # fmt: skip
+        return pipeline.execute(raise_on_error=False)
+
+    def fitting(self, fields: Iterable[tuple[str, str]]) -> dict[str, str]:
+        """The fields that keep the hash small; the others are left out and counted, and readers see them as unknown."""
+        kept: dict[str, str] = {}
+        for name, value in fields:
+            if (
+                len(kept) < MAX_FIELDS
+                and (len(value) <= MAX_VALUE_BYTES // 4 or len(value.encode()) <= MAX_VALUE_BYTES)
+                and len(name.encode()) <= MAX_VALUE_BYTES
+            ):
+                kept[name] = value
+            else:
+                self.results["unfit"] += 1
+        return kept
+
+    def is_filled(self) -> bool:
+        """Whether this Redis was filled from the tape; not so when it is new, or was flushed. Raises StateUnavailable."""
+        with mapped_errors():
+            return bool(self._client.exists(self.keys.layout()))
+
+    def mark_filled(self) -> None:
+        """Say that it is being kept filled; to be repeated well within a day. Raises StateUnavailable."""
+        with mapped_errors():
+            self._client.set(self.keys.layout(), "1", ex=MARKER_EXPIRY_S)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
