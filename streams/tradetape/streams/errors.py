@@ -7,7 +7,10 @@ StreamsError
 │   ├── DeadLettersRefused   a dead letter was not acknowledged
 │   └── StateUnavailable     Redis cannot take or give state now
 └── Terminal                 nothing that waiting would mend: the worker ends
-    └── HistoryLost          records were deleted before they were read
+    ├── HistoryLost          records were deleted before they were read
+    ├── KafkaRefused         Kafka refuses this client or its group
+    ├── ProcessorBroken      the processor does not keep its side of the contract
+    └── EngineUnfit          this engine cannot run this processor, or with these settings
 
 `Transient` and `Terminal` are what engines look at: whether to try again is a question of type.
 """
@@ -56,3 +59,15 @@ class Terminal(StreamsError):
 
 class HistoryLost(Terminal):
     """Records were deleted by retention before they were read."""
+
+
+class KafkaRefused(Terminal):
+    """Kafka refuses this client or its group."""
+
+
+class ProcessorBroken(Terminal):
+    """The processor does not keep its side of the contract."""
+
+
+class EngineUnfit(Terminal):
+    """This engine cannot run this processor, or with these settings."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from tradetape.streams.dead_letters import DeadLetters
-from tradetape.streams.errors import BadRecord
+from tradetape.streams.errors import BadRecord, ProcessorBroken
 from tradetape.streams.record import Record
 
 STAGE = "TRANSFORMATION"
@@ -39,7 +39,7 @@ class Ticking(Protocol):
     """A processor that wants to know the time, also when no record comes."""
 
     def tick(self, now_us: int) -> None:
-        """Called about once a second. Alarms may rest on it, decisions may not."""
+        """Called about once a second. Alarms may rest on it, decisions may not. Transient is logged, and tried again."""
 
 
 @runtime_checkable
@@ -50,13 +50,30 @@ class OffsetKeeper(Protocol):
         """Take these partitions; where to start each, None for its beginning. May raise Transient."""
 
     def released(self, partitions: Iterable[Partition]) -> None:
-        """These partitions belong to somebody else from now on."""
+        """These partitions belong to somebody else from now on, given up in order or lost."""
+
+
+def keeper(processor: Processor) -> OffsetKeeper | None:
+    """The processor as an OffsetKeeper, None when it is none. Raises ProcessorBroken for one that is only half of it.
+
+    Half a keeper would be fed from Kafka's committed offsets, which say nothing about what it stored.
+    """
+    if isinstance(processor, OffsetKeeper):
+        return processor
+    halves = [name for name in ("assigned", "released", "revoked", "lost") if hasattr(processor, name)]
+    if halves:
+        raise ProcessorBroken(
+            f"{processor.name} has {', '.join(halves)}, but an OffsetKeeper needs both assigned() and released()"
+        )
+    return None
 
 
 def attempt(processor: Processor, batch: Sequence[Record], dead_letters: DeadLetters) -> None:
     """Process one batch, without those of its records that turn out bad. Every dead letter is acknowledged on return.
 
-    Raises what the processor raises but BadRecord, and DeadLettersRefused.
+    Each BadRecord makes the rest one record smaller, so `process` is called at most once more than there are records.
+    Raises what the processor raises but BadRecord, DeadLettersRefused, and ProcessorBroken for a BadRecord that is not
+    of this batch.
     """
     remaining = list(batch)
     while remaining:
@@ -64,6 +81,11 @@ def attempt(processor: Processor, batch: Sequence[Record], dead_letters: DeadLet
             processor.process(remaining)
             break
         except BadRecord as bad:
+            rest = [record for record in remaining if record.place != bad.record.place]
+            if len(rest) == len(remaining):
+                raise ProcessorBroken(
+                    f"{processor.name} refuses {bad.record.place}, which is not in its batch"
+                ) from bad
             dead_letters.send(bad.record, bad.reason, bad, stage=STAGE)
-            remaining.remove(bad.record)
+            remaining = rest
     dead_letters.flush()

@@ -19,7 +19,6 @@ from typing import Any
 
 import faust
 import msgspec
-from faust.types import StreamT
 
 from tradetape.producers.connection import KafkaSettings
 from tradetape.producers.errors import SettingsError
@@ -69,6 +68,11 @@ class FaustLimits(msgspec.Struct, frozen=True, kw_only=True):
     unreachable_after_s: float = 120.0
 
 
+class _Worker(faust.Worker):
+    def install_signal_handlers(self) -> None:
+        """Signals are the worker process' own business: it tells us to stop."""
+
+
 class FaustEngine:
     """Feeds one processor from its topics until it is told to stop."""
 
@@ -109,7 +113,9 @@ class FaustEngine:
 
     async def _run(self, folder: str) -> None:
         app = self._app(folder)
-        worker = faust.Worker(app, override_logging=False, redirect_stdouts=False, loop=asyncio.get_running_loop())
+        worker = _Worker(
+            app, override_logging=False, redirect_stdouts=False, quiet=True, loop=asyncio.get_running_loop()
+        )
         failure: BaseException | None = None
         started = asyncio.ensure_future(worker.start())
         try:
@@ -150,7 +156,7 @@ class FaustEngine:
         app.task(self._tick)
         return app
 
-    async def _feed(self, stream: StreamT[Any]) -> None:
+    async def _feed(self, stream: Any) -> None:
         """The agent. What already waits becomes a batch; the stream's own iterator is never cancelled while we read."""
         unacknowledged = stream.noack()
         waiting: asyncio.Queue[Any] = asyncio.Queue(self._limits.queue_records)
@@ -163,6 +169,8 @@ class FaustEngine:
         try:
             while True:
                 events = await self._next_batch(waiting, reading)
+                if not events:
+                    return
                 await self._deliver([_record(event) for event in events])
                 for event in events:
                     await unacknowledged.ack(event)
@@ -175,6 +183,8 @@ class FaustEngine:
         if not first.done():
             first.cancel()
             reading.result()
+            if self._stop.is_set():
+                return []
             raise Terminal("Faust's stream ended")
         events = [first.result()]
         while len(events) < self._limits.max_batch_records and not waiting.empty():

@@ -1,0 +1,139 @@
+"""`tradetape work …`: one worker process. This is the composition: settings in, processor and engine out."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tradetape.producers.connection import KafkaSettings
+    from tradetape.producers.settings import Settings
+    from tradetape.schemas import Catalogue
+    from tradetape.streams.dead_letters import KafkaDeadLetters
+    from tradetape.streams.progress import Progress
+
+_RAW = argparse.RawDescriptionHelpFormatter
+HISTORY_BATCH_RECORDS = 5_000
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the workers."""
+    work = commands.add_parser(
+        "work", help="run a worker", formatter_class=_RAW,
+        description="Run a worker until TERM or Ctrl-C. Settings come from the environment; see the README's table.",
+        epilog="examples:\n  tradetape work state --engine kafka\n  TRADETAPE_HTTP_PORT=8080 tradetape work history",
+    )  # fmt: skip
+    workers = work.add_subparsers(title="workers", metavar="WORKER", required=True)
+    state = workers.add_parser(
+        "state",
+        help="keep current state in Redis",
+        formatter_class=_RAW,
+        epilog="example:\n  tradetape work state --engine faust",
+    )
+    state.add_argument(
+        "--engine",
+        choices=("faust", "kafka"),
+        default="faust",
+        help="what feeds it (default: %(default)s; kafka above about 3,000 events/s)",
+    )
+    state.add_argument("--group", default="tradetape-state", help="consumer group (default: %(default)s)")
+    state.set_defaults(run=_state)
+    history = workers.add_parser(
+        "history", help="write history to PostgreSQL", formatter_class=_RAW, epilog="example:\n  tradetape work history"
+    )
+    history.add_argument("--group", default="tradetape-history", help="consumer group (default: %(default)s)")
+    history.set_defaults(run=_history)
+
+
+def _state(args: argparse.Namespace) -> int:
+    from tradetape.streams.engines.kafka import KafkaEngine
+    from tradetape.streams.groups import forget_offsets
+    from tradetape.streams.processors.current_state import CurrentState
+    from tradetape.streams.state.store import StateStore
+    from tradetape.streams.worker import Engine, run_worker
+
+    settings, kafka, catalogue = _composed()
+    progress, dead_letters = _parts("state", kafka, catalogue)
+    store = StateStore.from_url(settings.required("REDIS_URL"), prefix=settings.redis_prefix)
+    processor = CurrentState(catalogue=catalogue, store=store, dead_letters=dead_letters)
+    if not store.is_filled():
+        # A Redis that is new or was flushed is filled again from the tape.
+        forget_offsets(kafka, args.group)
+    engine: Engine
+    if args.engine == "faust":
+        from tradetape.streams.engines.faust import FaustEngine
+
+        engine = FaustEngine(
+            processor=processor, kafka=kafka, group=args.group, dead_letters=dead_letters, progress=progress
+        )
+    else:
+        engine = KafkaEngine(
+            processor=processor, kafka=kafka, group=args.group, dead_letters=dead_letters, progress=progress
+        )
+    close_page = _page(settings, "state", progress, dead_letters, {"state_writes": lambda: store.results})
+
+    def close() -> None:
+        close_page()
+        store.close()
+
+    return run_worker(engine, name="state", close=close)
+
+
+def _history(args: argparse.Namespace) -> int:
+    from tradetape.sinks.history.sink import HistorySink
+    from tradetape.streams.engines.kafka import KafkaEngine, Limits
+    from tradetape.streams.groups import TopicIds
+    from tradetape.streams.worker import run_worker
+
+    settings, kafka, catalogue = _composed()
+    progress, dead_letters = _parts("history", kafka, catalogue)
+    sink = HistorySink(
+        dsn=settings.required("DATABASE_URL"),
+        catalogue=catalogue,
+        dead_letters=dead_letters,
+        topic_uuid=TopicIds(kafka),
+    )
+    limits = Limits(max_batch_records=HISTORY_BATCH_RECORDS)
+    engine = KafkaEngine(
+        processor=sink, kafka=kafka, group=args.group, dead_letters=dead_letters, progress=progress, limits=limits
+    )
+    close_page = _page(settings, "history", progress, dead_letters, {"history_rows": lambda: sink.counts})
+
+    def close() -> None:
+        close_page()
+        sink.close()
+
+    return run_worker(engine, name="history", close=close)
+
+
+def _composed() -> tuple[Settings, KafkaSettings, Catalogue]:
+    from tradetape.console.environment import settings as effective_settings
+    from tradetape.producers.connection import KafkaSettings
+    from tradetape.streams import logs
+
+    settings = effective_settings()
+    logs.configure(level=settings.log_level, style=settings.log_format)
+    return settings, KafkaSettings.of(settings), settings.catalogue()
+
+
+def _parts(name: str, kafka: KafkaSettings, catalogue: Catalogue) -> tuple[Progress, KafkaDeadLetters]:
+    from tradetape.streams.dead_letters import KafkaDeadLetters
+    from tradetape.streams.progress import Progress
+
+    return Progress(), KafkaDeadLetters(worker=name, topic=catalogue.dead_letters_topic, kafka=kafka)
+
+
+def _page(
+    settings: Settings,
+    name: str,
+    progress: Progress,
+    dead_letters: KafkaDeadLetters,
+    results: Mapping[str, Callable[[], Mapping[str, int]]],
+) -> Callable[[], None]:
+    """Start the health page, where a port is set; how to close it."""
+    from tradetape.streams.health import WorkerMetrics, start_health_server
+
+    metrics = WorkerMetrics(name, progress, dead_letters=lambda: dead_letters.refused, results=results)
+    server = start_health_server(host=settings.http_host, port=settings.http_port, progress=progress, metrics=metrics)
+    return server.close if server else lambda: None
