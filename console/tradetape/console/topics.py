@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import NamedTuple
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
     NewTopic,
+    OffsetSpec,
     ResourceType,
 )
 
@@ -23,6 +26,7 @@ from tradetape.streams.errors import BrokersUnreachable
 
 LOCAL_PARTITIONS = 4
 TIMEOUT_S = 20.0
+REACH_TIMEOUT_S = 10.0
 
 
 class Change(NamedTuple):
@@ -30,7 +34,17 @@ class Change(NamedTuple):
 
     topic: str
     action: str
+    partitions: int
     settings: Mapping[str, tuple[str | None, str]]
+
+
+class Found(NamedTuple):
+    """A topic as it is on the broker. Retention in milliseconds, -1 for ever; None where the topic is missing."""
+
+    topic: str
+    partitions: int | None
+    retention_ms: int | None
+    records: int | None
 
 
 def admin_client(kafka: KafkaSettings) -> AdminClient:
@@ -42,17 +56,26 @@ def apply(
     admin: AdminClient,
     catalogue: Catalogue,
     *,
-    partitions: int = LOCAL_PARTITIONS,
+    partitions: int | None = None,
     replication: int = 1,
     dry_run: bool = False,
 ) -> list[Change]:
-    """Bring the broker's topics into line with the catalogue. Raises ConsoleError, BrokersUnreachable."""
-    found = partition_counts(admin)
+    """Bring the broker's topics into line with the catalogue. Raises ConsoleError, BrokersUnreachable.
+
+    Without `partitions` new topics get as many as the others have, and LOCAL_PARTITIONS where there are none yet.
+    """
+    counts = partition_counts(admin)
     declared = catalogue.topics()
-    _refuse_other_counts(declared, found, partitions)
-    missing = [one for one in declared if one.name not in found]
-    changes = [Change(one.name, "create", {name: (None, to) for name, to in one.config().items()}) for one in missing]
-    changes += _differences(admin, [one for one in declared if one.name in found])
+    there = [one for one in declared if one.name in counts]
+    missing = [one for one in declared if one.name not in counts]
+    if partitions is None:
+        partitions = counts[there[0].name] if there else LOCAL_PARTITIONS
+    _refuse_other_counts(there, counts, partitions)
+    changes = [
+        Change(one.name, "create", partitions, {name: (None, to) for name, to in one.config().items()})
+        for one in missing
+    ]
+    changes += differences(admin, there, counts)
     if not dry_run:
         _create(admin, missing, partitions, replication)
         _alter(admin, [one for one in changes if one.action == "alter"])
@@ -60,36 +83,90 @@ def apply(
     return sorted(changes, key=lambda change: order[change.topic])
 
 
-def partition_counts(admin: AdminClient) -> dict[str, int]:
+def listed(admin: AdminClient, catalogue: Catalogue) -> list[Found]:
+    """Every declared topic as it is on the broker. Raises ConsoleError, BrokersUnreachable."""
+    counts = partition_counts(admin)
+    declared = [one.name for one in catalogue.topics()]
+    there = {name: counts[name] for name in declared if name in counts}
+    settings, records = _configs(admin, list(there)), _record_counts(admin, there)
+    return [
+        Found(name, there[name], int(settings[name].get("retention.ms") or -1), records[name])
+        if name in there
+        else Found(name, None, None, None)
+        for name in declared
+    ]
+
+
+def partition_counts(admin: AdminClient, *, timeout_s: float = REACH_TIMEOUT_S) -> dict[str, int]:
     """The number of partitions of every topic. Raises BrokersUnreachable."""
     try:
-        topics = admin.list_topics(timeout=TIMEOUT_S).topics
+        topics = admin.list_topics(timeout=timeout_s).topics
     except KafkaException as error:
-        raise BrokersUnreachable(f"Kafka cannot be reached: {error.args[0].str()}") from error
+        raise BrokersUnreachable(
+            f"Kafka cannot be reached: {error.args[0].str()}; `tradetape doctor` says what mends it"
+        ) from error
     return {name: len(one.partitions) for name, one in topics.items()}
 
 
-def _refuse_other_counts(declared: Sequence[Topic], found: Mapping[str, int], partitions: int) -> None:
+def differences(admin: AdminClient, there: Sequence[Topic], counts: Mapping[str, int]) -> list[Change]:
+    """How the settings of topics that are there differ from what is declared. Raises ConsoleError."""
+    settings = _configs(admin, [one.name for one in there])
+    changes = []
+    for one in there:
+        now = settings[one.name]
+        differing = {name: (now.get(name), to) for name, to in one.config().items() if now.get(name) != to}
+        changes.append(Change(one.name, "alter" if differing else "same", counts[one.name], differing))
+    return changes
+
+
+def _refuse_other_counts(there: Sequence[Topic], counts: Mapping[str, int], partitions: int) -> None:
     """Events of one symbol must stay in order and side by side: that rests on equal counts that never change."""
-    for one in declared:
-        if found.get(one.name, partitions) != partitions:
+    for one in there:
+        if counts[one.name] != partitions:
             raise ConsoleError(
-                f"{one.name} has {found[one.name]} partitions, not {partitions}; the count of a topic with events is "
-                f"never changed: pass --partitions {found[one.name]}, or use another TRADETAPE_TOPIC_PREFIX"
+                f"{one.name} has {counts[one.name]} partitions, not {partitions}; the count of a topic with events is "
+                f"never changed: pass --partitions {counts[one.name]}, or use another TRADETAPE_TOPIC_PREFIX"
             )
 
 
-def _differences(admin: AdminClient, declared: Sequence[Topic]) -> list[Change]:
-    if not declared:
-        return []
-    resources = {ConfigResource(ResourceType.TOPIC, one.name): one for one in declared}
-    changes = []
-    for resource, future in admin.describe_configs(list(resources), request_timeout=TIMEOUT_S).items():
-        now = {name: entry.value for name, entry in future.result().items()}
-        wanted = resources[resource].config()
-        differing = {name: (now.get(name), to) for name, to in wanted.items() if now.get(name) != to}
-        changes.append(Change(resource.name, "alter" if differing else "same", differing))
-    return changes
+def _configs(admin: AdminClient, names: Sequence[str]) -> dict[str, dict[str, str | None]]:
+    """The settings of topics that are there, by topic and by Kafka's name. Raises ConsoleError."""
+    if not names:
+        return {}
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+    found: dict[str, dict[str, str | None]] = {}
+    for resource, future in admin.describe_configs(resources, request_timeout=TIMEOUT_S).items():
+        with _refusals(f"cannot read the settings of {resource.name}"):
+            found[resource.name] = {name: entry.value for name, entry in future.result().items()}
+    return found
+
+
+def _record_counts(admin: AdminClient, counts: Mapping[str, int]) -> dict[str, int]:
+    """How many offsets each topic holds now, from its oldest record to its newest."""
+    places = [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
+    oldest, newest = (_offsets(admin, places, spec) for spec in (OffsetSpec.earliest(), OffsetSpec.latest()))
+    records = dict.fromkeys(counts, 0)
+    for place, offset in newest.items():
+        records[place[0]] += offset - oldest[place]
+    return records
+
+
+def _offsets(admin: AdminClient, places: Sequence[TopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:
+    if not places:
+        return {}
+    found: dict[tuple[str, int], int] = {}
+    for place, future in admin.list_offsets(dict.fromkeys(places, spec), request_timeout=TIMEOUT_S).items():
+        with _refusals(f"cannot read the offsets of {place.topic}"):
+            found[place.topic, place.partition] = future.result().offset
+    return found
+
+
+@contextmanager
+def _refusals(what: str) -> Iterator[None]:
+    try:
+        yield
+    except KafkaException as error:
+        raise ConsoleError(f"{what}: {error.args[0].str()}") from error
 
 
 def _create(admin: AdminClient, topics: Sequence[Topic], partitions: int, replication: int) -> None:
@@ -97,10 +174,17 @@ def _create(admin: AdminClient, topics: Sequence[Topic], partitions: int, replic
         return
     asked = [NewTopic(one.name, partitions, replication, config=one.config()) for one in topics]
     for name, future in admin.create_topics(asked, operation_timeout=TIMEOUT_S).items():
-        try:
-            future.result()
-        except KafkaException as error:
-            raise ConsoleError(f"cannot create {name}: {error.args[0].str()}") from error
+        with _refusals(f"cannot create {name}"):
+            _created(future)
+
+
+def _created(future: Future[None]) -> None:
+    try:
+        future.result()
+    except KafkaException as error:
+        # Another `apply` was quicker with the same declaration.
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise
 
 
 def _alter(admin: AdminClient, changes: Sequence[Change]) -> None:
@@ -118,7 +202,5 @@ def _alter(admin: AdminClient, changes: Sequence[Change]) -> None:
         for change in changes
     ]
     for resource, future in admin.incremental_alter_configs(resources, request_timeout=TIMEOUT_S).items():
-        try:
+        with _refusals(f"cannot change {resource.name}"):
             future.result()
-        except KafkaException as error:
-            raise ConsoleError(f"cannot change {resource.name}: {error.args[0].str()}") from error
