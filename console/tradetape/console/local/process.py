@@ -41,7 +41,7 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start a process in a session of its own, so that neither Ctrl-C nor our end reaches it."""
     with log.open("ab") as output:
-        return subprocess.Popen(
+        started = subprocess.Popen(
             list(command),
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -53,6 +53,9 @@ def start(
             group=user[1] if user else None,
             extra_groups=[] if user else None,
         )
+    # It is meant to outlive us, which Popen's destructor would otherwise warn about.
+    started.returncode = 0
+    return started
 
 
 def stop(process: psutil.Process, *, with_signal: signal.Signals, timeout_s: float) -> None:
