@@ -51,11 +51,13 @@ SELECT tradetape.ensure_month(%(table)s, %(month)s)
 
 -- name: offsets
 -- How far each sink has come.
-SELECT sink, topic, partition, next_offset, epoch, updated_at FROM tradetape.sink_offsets ORDER BY sink, topic, partition
+SELECT sink, topic, topic_uuid, partition, next_offset, epoch, updated_at
+FROM tradetape.sink_offsets ORDER BY sink, topic, partition, updated_at
 
 -- name: tables
--- Each table of the history with its number of monthly partitions and its estimated rows.
-SELECT c.relname, count(i.inhrelid), coalesce(sum(greatest(k.reltuples, 0)), 0)::bigint
+-- Each table of the history with its number of monthly partitions, its estimated rows and its size in bytes.
+SELECT c.relname, count(i.inhrelid), coalesce(sum(greatest(k.reltuples, 0)), 0)::bigint,
+       coalesce(sum(pg_relation_size(k.oid)), 0)::bigint
 FROM pg_class c
 LEFT JOIN pg_inherits i ON i.inhparent = c.oid
 LEFT JOIN pg_class k ON k.oid = i.inhrelid
