@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -47,9 +47,9 @@ class Found(NamedTuple):
     records: int | None
 
 
-def admin_client(kafka: KafkaSettings) -> AdminClient:
-    """A client of the brokers' administration."""
-    return AdminClient(kafka.client_config({}) | {"error_cb": on_error()}, logger=logger)
+def admin_client(kafka: KafkaSettings, *, report: Callable[[KafkaError], None] | None = None) -> AdminClient:
+    """A client of the brokers' administration; `report` is called, while it is polled, with what goes wrong inside."""
+    return AdminClient(kafka.client_config({}) | {"error_cb": on_error(report)}, logger=logger)
 
 
 def apply(
