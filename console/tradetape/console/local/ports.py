@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
@@ -29,10 +30,11 @@ def any_free() -> int:
 
 
 class PortBook:
-    """The ports of one stack, remembered in a file of its home."""
+    """The ports of one stack, remembered in a file of its home. Services that start side by side share one book."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = threading.Lock()
 
     def remembered(self, name: str) -> int | None:
         """The port that the service had at its last start."""
@@ -41,10 +43,15 @@ class PortBook:
 
     def choose(self, name: str, preferred: int | None) -> int:
         """The port to start on: the last one, the preferred one, or any; the first that is free."""
-        for port in (self.remembered(name), preferred):
-            if port and is_free(port):
-                return self._remember(name, port)
-        return self._remember(name, any_free())
+        with self._lock:
+            # One that was given to another service a moment ago is not bound yet, so it looks free.
+            given = {port for other, port in self._load().items() if other != name}
+            for port in (self.remembered(name), preferred):
+                if port and port not in given and is_free(port):
+                    return self._remember(name, port)
+            while (port := any_free()) in given:
+                continue
+            return self._remember(name, port)
 
     def _remember(self, name: str, port: int) -> int:
         book = self._load() | {name: port}
