@@ -49,9 +49,7 @@ class PortBook:
             for port in (self.remembered(name), preferred):
                 if port and port not in given and is_free(port):
                     return self._remember(name, port)
-            while (port := any_free()) in given:
-                continue
-            return self._remember(name, port)
+            return self._remember(name, next(port for port in iter(any_free, None) if port not in given))
 
     def _remember(self, name: str, port: int) -> int:
         book = self._load() | {name: port}
