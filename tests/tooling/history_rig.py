@@ -1,0 +1,269 @@
+"""Everything a test of the history needs of its own: topics, a database, sinks, and a checker that asks neither of them.
+
+What lies on the tape is read with a plain consumer and decoded with fastavro and the schema file; what lies in the
+database is read with SQL. So a defect of the codec or the sink cannot hide itself.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from io import BytesIO
+from typing import Any, NamedTuple
+
+import fastavro
+import psycopg
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import Producer as RawProducer
+from confluent_kafka.admin import OffsetSpec
+from psycopg.rows import DictRow, dict_row
+from psycopg.sql import SQL, Identifier
+
+from tradetape.console import topics
+from tradetape.producers import Producer
+from tradetape.producers.connection import KafkaSettings
+from tradetape.producers.producer import Overflow
+from tradetape.schemas import CATALOGUE, Catalogue
+from tradetape.schemas.catalogue import EventType
+from tradetape.sinks.history.migrate import migrate
+from tradetape.sinks.history.sink import HistorySink
+from tradetape.streams.dead_letters import DeadLetters, KafkaDeadLetters, MemoryDeadLetters
+from tradetape.streams.engines.kafka import KafkaEngine, Limits
+from tradetape.streams.groups import TopicIds
+from tradetape.streams.record import Record
+
+DEADLINE_S = 60.0
+STEP_S = 0.02
+
+
+class Place(NamedTuple):
+    """Where a record lies on the tape."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+def eventually(what: str, condition: Callable[[], bool], *, timeout_s: float = DEADLINE_S) -> None:
+    """Wait until the condition holds; an AssertionError that says `what` did not happen otherwise."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
+        time.sleep(STEP_S)
+
+
+class HistoryRig:
+    """One test's tape and history."""
+
+    def __init__(self, *, kafka: str, prefix: str, dsn: str, catalogue: Catalogue = CATALOGUE) -> None:
+        self.kafka = KafkaSettings(bootstrap_servers=kafka)
+        self.catalogue = catalogue.with_prefix(prefix)
+        self.dsn = dsn
+        self._admin = topics.admin_client(self.kafka)
+        topics.apply(self._admin, self.catalogue)
+        migrate(dsn)
+
+    def producer(self, *, overflow: Overflow = "wait", source: str = "test") -> Producer:
+        """A producer onto the test's topics."""
+        return Producer(
+            bootstrap_servers=self.kafka.bootstrap_servers, source=source, catalogue=self.catalogue, overflow=overflow
+        )
+
+    def put(self, topic: str, values: list[tuple[bytes | None, bytes | None]]) -> None:
+        """Raw records, (key, value) each, onto a topic."""
+        client = RawProducer({"bootstrap.servers": self.kafka.bootstrap_servers, "partitioner": "murmur2_random"})
+        for key, value in values:
+            client.produce(topic, value=value, key=key)
+        assert client.flush(DEADLINE_S) == 0
+
+    def sink(self, *, dsn: str | None = None, dead_letters: DeadLetters | None = None) -> HistorySink:
+        """A history sink onto the test's database; dead letters stay in memory unless given a place."""
+        return HistorySink(
+            dsn=dsn or self.dsn,
+            catalogue=self.catalogue,
+            dead_letters=dead_letters or MemoryDeadLetters("history"),
+            topic_uuid=TopicIds(self.kafka),
+        )
+
+    def kafka_dead_letters(self, worker: str = "history") -> KafkaDeadLetters:
+        """Dead letters that go to the test's topic of them."""
+        return KafkaDeadLetters(worker=worker, topic=self.catalogue.dead_letters_topic, kafka=self.kafka)
+
+    @contextmanager
+    def working(self, sink: HistorySink, *, max_batch_records: int = 5_000) -> Iterator[EngineThread]:
+        """The sink at work under the Kafka engine; what it raises is raised at the end."""
+        engine = KafkaEngine(
+            processor=sink,
+            kafka=self.kafka,
+            group=f"{self.catalogue.prefix}history",
+            dead_letters=sink._dead_letters,
+            limits=Limits(max_batch_records=max_batch_records),
+        )
+        thread = EngineThread(engine)
+        thread.start()
+        try:
+            yield thread
+        finally:
+            thread.end()
+            sink.close()
+        if thread.failure is not None:
+            raise thread.failure
+
+    def store(self, sink: HistorySink | None = None) -> HistorySink:
+        """Run a sink until the database has all that is on the tape now; the sink."""
+        sink, ends = sink or self.sink(), self.ends()
+        with self.working(sink) as thread:
+            eventually("the history has caught up", lambda: self.has_come_to(ends) or thread.failure is not None)
+        return sink
+
+    def topics(self) -> list[str]:
+        """The topics of events."""
+        return [self.catalogue.topic_name(one) for one in self.catalogue]
+
+    def ends(self, *names: str) -> dict[tuple[str, int], int]:
+        """The offset behind the last record of each partition that holds any (of all topics of events unless named)."""
+        asked = [TopicPartition(name, n) for name in names or self.topics() for n in range(topics.LOCAL_PARTITIONS)]
+        found: dict[tuple[str, int], int] = {}
+
+        def answered() -> bool:
+            try:
+                futures = self._admin.list_offsets(dict.fromkeys(asked, OffsetSpec.latest()), request_timeout=5.0)
+                found.update({(one.topic, one.partition): future.result().offset for one, future in futures.items()})
+            except KafkaException:
+                # A topic that was made a moment ago may have no leader yet.
+                return False
+            return True
+
+        eventually("Kafka says where its topics end", answered)
+        return {place: end for place, end in found.items() if end > 0}
+
+    def has_come_to(self, ends: Mapping[tuple[str, int], int]) -> bool:
+        """Whether the database says that every record before these ends is stored or a dead letter."""
+        rows = self.rows("SELECT topic, partition, next_offset FROM tradetape.sink_offsets")
+        stored = {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
+        return all((stored.get(place) or 0) >= end for place, end in ends.items())
+
+    @contextmanager
+    def _consumer(self) -> Iterator[Consumer]:
+        settings = {"group.id": f"{self.catalogue.prefix}checker", "enable.auto.commit": False}
+        consumer = Consumer(self.kafka.client_config(settings))
+        try:
+            yield consumer
+        finally:
+            consumer.close()
+
+    def tape(self, *names: str) -> list[Record]:
+        """Every record of these topics (all topics of events unless named), read with a plain consumer."""
+        missing = self.ends(*names)
+        with self._consumer() as consumer:
+            consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in missing])
+            records: list[Record] = []
+            deadline = time.monotonic() + DEADLINE_S
+            while missing:
+                assert time.monotonic() < deadline, f"could not read {sorted(missing)}"
+                for message in consumer.consume(5_000, 0.2):
+                    assert message.error() is None, message.error()
+                    records.append(_record(message))
+                    if records[-1].offset + 1 >= missing.get((records[-1].topic, records[-1].partition), 1 << 62):
+                        del missing[records[-1].topic, records[-1].partition]
+        return records
+
+    def fields(self, record: Record) -> dict[str, Any]:
+        """A record's fields as fastavro reads them with the schema's own logical types."""
+        assert record.value is not None
+        schema = fastavro.parse_schema(self.catalogue.by_topic(record.topic).schema)
+        found = fastavro.schemaless_reader(BytesIO(record.value[5:]), schema, None)
+        assert isinstance(found, dict)
+        return found
+
+    def frame(self, event_type: EventType, fields: dict[str, Any]) -> bytes:
+        """A record's value as a foreign producer might write it: fastavro and the schema, none of our checks."""
+        out = BytesIO(event_type.schema_id.to_bytes(5, "big"))
+        out.seek(5)
+        fastavro.schemaless_writer(out, fastavro.parse_schema(event_type.schema), fields)
+        return out.getvalue()
+
+    def rows(self, query: str, *parameters: object) -> list[DictRow]:
+        """What a statement finds."""
+        with psycopg.connect(self.dsn, row_factory=dict_row) as connection:
+            return connection.execute(SQL(query), parameters).fetchall()
+
+    def table(self, event_type: EventType) -> list[DictRow]:
+        """Every row of a table of the history."""
+        with psycopg.connect(self.dsn, row_factory=dict_row, options="-c timezone=UTC") as connection:
+            return connection.execute(
+                SQL("SELECT * FROM {}").format(Identifier("tradetape", event_type.table))
+            ).fetchall()
+
+    def places_in_history(self) -> dict[Place, str]:
+        """The event id at each place that the history knows."""
+        return {
+            Place(row["topic"], row["partition"], row["offset"]): str(row["event_id"])
+            for one in self.catalogue
+            for row in self.table(one)
+        }
+
+    def places_of_dead_letters(self, worker: str = "history") -> Counter[Place]:
+        """How often each place is in the topic of dead letters."""
+        found: Counter[Place] = Counter()
+        for record in self.tape(self.catalogue.dead_letters_topic):
+            headers = {name: (value or b"").decode() for name, value in record.headers}
+            if headers["x-worker"] == worker:
+                topic, partition, offset = (
+                    headers[f"__connect.errors.{name}"] for name in ("topic", "partition", "offset")
+                )
+                found[Place(topic, int(partition), int(offset))] += 1
+        return found
+
+    def assert_every_event_once(self) -> int:
+        """The tape and the tables hold the same event ids, each row once; how many.
+
+        A primary key cannot hide a double here: a second row of an id would have to differ in event_time.
+        """
+        count = 0
+        for event_type in self.catalogue:
+            records = self.tape(self.catalogue.topic_name(event_type))
+            on_tape = {self.fields(record)["event_id"] for record in records}
+            stored = Counter(str(row["event_id"]) for row in self.table(event_type))
+            assert set(stored) == on_tape, (
+                f"{event_type.table}: {len(on_tape - set(stored))} lost, {len(set(stored) - on_tape)} out of nowhere"
+            )
+            assert set(stored.values()) <= {1}, f"{event_type.table}: {stored.most_common(3)}"
+            count += len(stored)
+        return count
+
+
+class EngineThread:
+    """An engine in a thread; `failure` is what it ended with."""
+
+    def __init__(self, engine: KafkaEngine) -> None:
+        self.failure: BaseException | None = None
+        self._engine = engine
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="history-engine", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """Stop after the batch at hand."""
+        self._stop.set()
+        self._thread.join(DEADLINE_S)
+        assert not self._thread.is_alive(), "the engine does not stop"
+
+    def _run(self) -> None:
+        try:
+            self._engine.run(self._stop)
+        except BaseException as error:  # noqa: BLE001  # kept for the test, which raises it
+            self.failure = error
+
+
+def _record(message: Any) -> Record:
+    return Record(
+        message.topic(), message.partition(), message.offset(), message.key(), message.value(),
+        tuple(message.headers() or ()), message.timestamp()[1],
+    )  # fmt: skip
