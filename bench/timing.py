@@ -1,0 +1,54 @@
+"""Times single calls in their caller's thread, and what the machine adds to a call that does nothing."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+Item = TypeVar("Item")
+NS_PER_MS = 1_000_000
+NS_PER_US = 1_000
+
+
+class Percentiles(NamedTuple):
+    """Of single calls, in nanoseconds."""
+
+    mean: float
+    p50: float
+    p99: float
+    p999: float
+
+
+def timed_calls(call: Callable[[Item], object], items: Sequence[Item], count: int) -> Percentiles:
+    """Call `count` times in a tight loop, with the items in turn."""
+    clock = time.perf_counter_ns
+    spent = array("q", bytes(8 * count))
+    for place in range(count):
+        item = items[place % len(items)]
+        began = clock()
+        call(item)
+        spent[place] = clock() - began
+    return percentiles(spent)
+
+
+def percentiles(spent: Sequence[float]) -> Percentiles:
+    """Of at least one sample."""
+    ordered = sorted(spent)
+    last = len(ordered) - 1
+    p50, p99, p999 = (ordered[round(last * part)] for part in (0.5, 0.99, 0.999))
+    return Percentiles(sum(ordered) / len(ordered), p50, p99, p999)
+
+
+def noise_beyond_ns(length_ns: float, count: int) -> float:
+    """By how much the p99.9 of calls that only wait for `length_ns` exceeds their median: the machine's own share."""
+    clock = time.perf_counter_ns
+
+    def wait(_: None) -> None:
+        until = clock() + length_ns
+        while clock() < until:
+            pass
+
+    found = timed_calls(wait, [None], count)
+    return found.p999 - found.p50
