@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -27,6 +28,13 @@ from tradetape.streams.errors import BrokersUnreachable
 LOCAL_PARTITIONS = 4
 TIMEOUT_S = 20.0
 REACH_TIMEOUT_S = 10.0
+ASK_INTERVAL_S = 0.05
+_PASSING = (
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+)
+"""What a partition answers while it has just been made, or changes its leader."""
 
 
 class Change(NamedTuple):
@@ -152,13 +160,22 @@ def _record_counts(admin: AdminClient, counts: Mapping[str, int]) -> dict[str, i
 
 
 def _offsets(admin: AdminClient, places: Sequence[TopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:
+    """The offset of each place, once every partition has a leader that answers."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            return _offsets_now(admin, places, spec)
+        except KafkaException as error:
+            if error.args[0].code() not in _PASSING or time.monotonic() > deadline:
+                raise ConsoleError(f"cannot read offsets: {error.args[0].str()}") from error
+        time.sleep(ASK_INTERVAL_S)
+
+
+def _offsets_now(admin: AdminClient, places: Sequence[TopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:
     if not places:
         return {}
-    found: dict[tuple[str, int], int] = {}
-    for place, future in admin.list_offsets(dict.fromkeys(places, spec), request_timeout=TIMEOUT_S).items():
-        with _refusals(f"cannot read the offsets of {place.topic}"):
-            found[place.topic, place.partition] = future.result().offset
-    return found
+    asked = admin.list_offsets(dict.fromkeys(places, spec), request_timeout=TIMEOUT_S)
+    return {(place.topic, place.partition): future.result().offset for place, future in asked.items()}
 
 
 @contextmanager
@@ -176,6 +193,9 @@ def _create(admin: AdminClient, topics: Sequence[Topic], partitions: int, replic
     for name, future in admin.create_topics(asked, operation_timeout=TIMEOUT_S).items():
         with _refusals(f"cannot create {name}"):
             _created(future)
+    # The controller acknowledges before the brokers know of it: whoever emits next must not meet an unknown topic.
+    places = [TopicPartition(one.name, number) for one in topics for number in range(partitions)]
+    _offsets(admin, places, OffsetSpec.latest())
 
 
 def _created(future: Future[None]) -> None:
