@@ -40,7 +40,9 @@ def problems(record: str, schema: Schema) -> Iterator[str]:
     yield from (f"{record}{where}: {rule}" for where, rule in broken)
     if not broken:
         yield from (f"{record}{where}: {rule}" for where, rule in _bounds(schema))
-    yield from (f"{record}.{rule}" for one in avro_schema.named_types(schema) for rule in _named(one))
+    for one in avro_schema.named_types(schema):
+        owner = record if one is schema else f"{record}.{one['name']}"
+        yield from (f"{owner}{where}: {rule}" for where, rule in _declaration(one))
 
 
 def _structure(node: Any, where: str, inside: tuple[str, ...], named: dict[str, Schema]) -> Iterator[tuple[str, str]]:
@@ -137,28 +139,22 @@ def _is_empty(node: Any, named: Mapping[str, Schema]) -> bool:
     return isinstance(node, dict) and node["type"] == "null"
 
 
-def _named(schema: Schema) -> Iterator[str]:
+def _declaration(schema: Schema) -> Iterator[tuple[str, str]]:
     """Rules of a record or an enum itself and of its fields."""
-    name = schema["name"]
-    if not schema.get("doc", "").strip():
-        yield f"{name}: must have a doc"
-    if "aliases" in schema:
-        yield f"{name}: must have no aliases: older readers do not know them, so nothing is ever renamed"
-    if schema["type"] == "enum":
-        if schema["symbols"][:1] != ["UNKNOWN"] or schema.get("default") != "UNKNOWN":
-            yield f"{name}: an enum's first symbol and default must be UNKNOWN, or older readers fail on a new symbol"
-        return
-    for field in schema["fields"]:
-        yield from (f"{field['name'] if name == schema['name'] else name}: {rule}" for rule in _field(field))
+    yield from (("", rule) for rule in _words(schema))
+    if schema["type"] == "enum" and (schema["symbols"][:1] != ["UNKNOWN"] or schema.get("default") != "UNKNOWN"):
+        yield "", "an enum's first symbol and default must be UNKNOWN, or older readers fail on a new symbol"
+    for field in schema.get("fields", ()):
+        yield from ((f".{field['name']}", rule) for rule in _words(field))
+        if isinstance(field["type"], list) and field.get("default", ...) is not None:
+            yield f".{field['name']}", "is nullable, so its default must be null"
 
 
-def _field(field: Mapping[str, Any]) -> Iterator[str]:
-    if not field.get("doc", "").strip():
-        yield "must have a doc with unit and sign"
-    if "aliases" in field:
+def _words(node: Mapping[str, Any]) -> Iterator[str]:
+    if not node.get("doc", "").strip():
+        yield "must have a doc; a field's says unit and sign"
+    if "aliases" in node:
         yield "must have no aliases: older readers do not know them, so nothing is ever renamed"
-    if isinstance(field["type"], list) and field.get("default", ...) is not None:
-        yield "is nullable, so its default must be null"
 
 
 def shared(heads: Mapping[str, Schema]) -> Iterator[str]:
