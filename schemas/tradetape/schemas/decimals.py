@@ -44,8 +44,11 @@ def encode(value: Decimal) -> bytes:
     if not isinstance(exponent, int):
         raise ValueError("must be finite")
     shift = exponent + SCALE
+    # Decided by the digits' places before any power of ten is built: 10**exponent of "1E-999999999" never ends.
     if shift > PRECISION and any(digits):
         raise ValueError(f"has more than {INTEGER_DIGITS} digits before the point")
+    if -shift >= len(digits) and any(digits):
+        raise ValueError(f"has more than {SCALE} digits after the point; round it to what you mean")
     unscaled = int("".join(map(str, digits)))
     if shift >= 0:
         unscaled *= 10 ** min(shift, PRECISION)
