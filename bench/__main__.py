@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import emit
+from bench import emit, history
 from bench.errors import BenchFailed
 from bench.options import Options
 from bench.progress import say
@@ -26,6 +26,7 @@ from tradetape.console.errors import ConsoleError
 
 SUBJECTS: Mapping[str, Callable[[Services, Options], Report]] = {
     "emit": emit.run,
+    "history": history.run,
 }
 
 
