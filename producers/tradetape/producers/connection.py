@@ -16,10 +16,12 @@ import msgspec
 from confluent_kafka import KafkaError
 
 from tradetape.producers.errors import SettingsError
-from tradetape.producers.settings import Settings
+from tradetape.producers.settings import Settings, kafka_variable
 
 SAME_CAUSE_INTERVAL_S = 60.0
 CAUSES_REMEMBERED = 256
+ALIASES = {"request.required.acks": "acks", "metadata.broker.list": "bootstrap.servers"}
+"""librdkafka's second names of options that may not be changed."""
 
 # Without a handler Python prints warnings of any logger to stderr: a library must not.
 logging.getLogger("tradetape").addHandler(logging.NullHandler())
@@ -51,11 +53,13 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True):
         Raises SettingsError when the environment would break a promise.
         """
         fixed = fixed or {}
-        for name, value in fixed.items():
-            given = self.options.get(name)
-            if given is not None and given != str(value).lower():
+        for option, given in self.options.items():
+            name = ALIASES.get(option, option)
+            if name == "bootstrap.servers":
+                raise SettingsError(f"{kafka_variable(option)} is not read; set KAFKA_BOOTSTRAP_SERVERS")
+            if name in fixed and given.lower() != str(fixed[name]).lower():
                 raise SettingsError(
-                    f"TRADETAPE_KAFKA_{name.upper().replace('.', '_')}={given} would break a guarantee; leave it at {value}"
+                    f"{kafka_variable(option)}={given} would break a guarantee; leave it at {fixed[name]}"
                 )
         return {
             **defaults,

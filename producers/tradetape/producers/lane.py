@@ -1,6 +1,7 @@
 """A lane to the broker: one librdkafka client with bounded queues that never makes its caller wait for the network.
 
-Market updates and decisions have a lane each, so that a flood of one cannot fill the queue of the other.
+Market updates and decisions have a lane each, so that a flood of one cannot fill the queue of the other. Failures are
+reported one by one; what arrived is counted by subtraction, since a callback for each event would slow the caller.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from tradetape.producers.connection import KafkaSettings, logger, on_error
-from tradetape.producers.errors import SettingsError
+from tradetape.producers.errors import DeliveryError, SettingsError
+from tradetape.producers.settings import kafka_variable
 from tradetape.schemas.catalogue import MAX_BATCH_BYTES
 
 QUEUE_EVENTS = 100_000
@@ -35,6 +37,7 @@ DEFAULTS: Mapping[str, Any] = {
     "queue.buffering.max.kbytes": QUEUE_KBYTES,
     "socket.keepalive.enable": True,
     "reconnect.backoff.max.ms": 2_000,
+    "delivery.report.only.error": True,
 }
 
 
@@ -47,38 +50,49 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Lane:
-    """One client, its counters and its failures. Counters are written by the poll thread alone."""
+    """One client, its counters and its failures. `offer` is called by one thread at a time, `serve` by the poll thread."""
 
-    def __init__(
-        self, name: str, settings: KafkaSettings, *, delivery_timeout_s: float, extra: Mapping[str, Any] | None = None
-    ) -> None:
-        self.name = name
-        self.delivered = 0
-        self.failed: Counter[str] = Counter()
-        self.failures: list[Failure] = []
+    def __init__(self, name: str, settings: KafkaSettings, *, delivery_timeout_s: float) -> None:
         self.last_error: str | None = None
         self.connected = False
+        self._failed: Counter[str] = Counter()
+        self._failures: list[Failure] = []
+        self._unreported = 0
+        self._offered = 0
+        self._delivered = 0
         self._lock = threading.Lock()
-        config = settings.client_config(
-            {**DEFAULTS, "delivery.timeout.ms": int(delivery_timeout_s * 1_000), **(extra or {})}, fixed=FIXED
-        )
-        config |= {"error_cb": on_error(self._on_error), "client.id": f"tradetape-{name}"}
+        defaults = {
+            **DEFAULTS,
+            "delivery.timeout.ms": int(delivery_timeout_s * 1_000),
+            "client.id": f"tradetape-{name}",
+        }
+        config = settings.client_config(defaults, fixed=FIXED)
+        if str(config["queue.buffering.max.messages"]) == "0":
+            raise SettingsError(f"{kafka_variable('queue.buffering.max.messages')} must be a limit: 1 or more")
+        config |= {"error_cb": on_error(self._on_error), "on_delivery": self._report}
         try:
             self._client = Producer(config, logger=logger)
         except KafkaException as error:
             raise SettingsError(f"librdkafka refuses the settings of the producer: {error.args[0].str()}") from error
+        self._produce = self._client.produce
 
     def offer(self, topic: str, key: bytes, payload: bytes, timestamp_ms: int) -> bool:
-        """Queue one record; False when the queue is full."""
+        """Queue one record; False when the queue is full. Raises DeliveryError when the client has given up for good."""
         try:
-            self._client.produce(topic, value=payload, key=key, timestamp=timestamp_ms, on_delivery=self._report)
+            self._produce(topic, payload, key, timestamp=timestamp_ms)
         except BufferError:
             return False
+        except KafkaException as error:
+            raise DeliveryError(f"the client can send no more: {error.args[0].str()}; make another producer") from error
+        self._offered += 1
         return True
 
     def serve(self, timeout_s: float) -> None:
         """Run the callbacks that are due; librdkafka does nothing for a caller that never polls."""
         self._client.poll(timeout_s)
+        before = self._delivered
+        if self.delivered() > before:
+            self.connected = True
 
     def flush(self, timeout_s: float) -> int:
         """Wait until all that was queued is reported; how many are not."""
@@ -93,27 +107,35 @@ class Lane:
         """How many records wait or are on their way."""
         return len(self._client)
 
+    def delivered(self) -> int:
+        """How many records the broker has acknowledged."""
+        with self._lock:
+            # Between two of these numbers a record may move; the count may lag for it, but never goes back.
+            self._delivered = max(self._delivered, self._offered - self.queued() - self._failed.total())
+            return self._delivered
+
+    def failed(self) -> dict[str, int]:
+        """How many records failed since the start, by librdkafka's name of the cause."""
+        with self._lock:
+            return dict(self._failed)
+
     def take_failures(self) -> tuple[int, list[Failure]]:
         """How many records failed since the last call, and the first of them."""
         with self._lock:
-            count, listed = self._unreported, self.failures
-            self._unreported, self.failures = 0, []
+            count, listed = self._unreported, self._failures
+            self._unreported, self._failures = 0, []
         return count, listed
-
-    _unreported = 0
 
     def _report(self, error: KafkaError | None, message: Message) -> None:
         if error is None:
-            self.delivered += 1
-            self.connected = True
             return
         self.last_error = error.str()
         with self._lock:
-            self.failed[error.name()] += 1
+            self._failed[error.name()] += 1
             self._unreported += 1
-            if len(self.failures) < FAILURES_REMEMBERED:
+            if len(self._failures) < FAILURES_REMEMBERED:
                 key = (message.key() or b"").decode(errors="replace")
-                self.failures.append(Failure(message.topic() or "", key, error.str()))
+                self._failures.append(Failure(message.topic() or "", key, error.str()))
 
     def _on_error(self, error: KafkaError) -> None:
         self.last_error = error.str()

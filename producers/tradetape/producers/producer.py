@@ -23,7 +23,7 @@ from tradetape.producers.connection import KafkaSettings
 from tradetape.producers.errors import DeliveryError, ForkedProducer, ProducerClosed, QueueFull
 from tradetape.producers.lane import Lane
 from tradetape.producers.settings import Settings, load
-from tradetape.schemas import CATALOGUE, Catalogue, Codec, Delivery, Event, RunMode
+from tradetape.schemas import CATALOGUE, Catalogue, Codec, Delivery, Event, EventType, RunMode
 from tradetape.schemas.stamping import Stamper, wall_clock_us
 
 logger = logging.getLogger("tradetape.producers")
@@ -76,16 +76,18 @@ class Producer:
         self._codec = Codec(catalogue)
         self._stamper = Stamper(catalogue=catalogue, source=source, run_mode=run_mode, clock=clock)
         self._overflow = overflow
+        # In the order in which they are flushed: what may not be lost has the time first.
         self._lanes = {
-            Delivery.MARKET: Lane("market", kafka, delivery_timeout_s=MARKET_DELIVERY_TIMEOUT_S),
             Delivery.DECISION: Lane("decision", kafka, delivery_timeout_s=DECISION_DELIVERY_TIMEOUT_S),
+            Delivery.MARKET: Lane("market", kafka, delivery_timeout_s=MARKET_DELIVERY_TIMEOUT_S),
         }
+        self._prefix = catalogue.prefix
         self._dropped: Counter[str] = Counter()
         self._emitted = 0
         self._lock = threading.Lock()
-        self._pid = os.getpid()
-        self._closing = threading.Event()
-        self._closed = False
+        self._forked = False
+        self._closing = False
+        self._closed = threading.Event()
         self._poller = threading.Thread(target=self._poll, name="tradetape-producer", daemon=True)
         self._poller.start()
         _open.add(self)
@@ -107,33 +109,32 @@ class Producer:
         """Put an event on the way to its topic; the event as stamped (event_id, emitted_at, producer_seq, …).
 
         Raises EventError for an event that breaks a rule, QueueFull for one that finds no room and may not be dropped,
-        ProducerClosed and ForkedProducer for a producer that cannot be used. Nothing of a refused event is queued.
+        ProducerClosed, ForkedProducer and DeliveryError for a producer that cannot be used any more. Nothing of a refused event is queued.
         """
-        if os.getpid() != self._pid:
+        if self._forked:
             raise ForkedProducer(str(ForkedProducer.__doc__))
         with self._lock:
-            if self._closed:
+            if self._closing:
                 raise ProducerClosed(str(ProducerClosed.__doc__))
             event_type, stamped, plain = self._stamper.stamp(event)
             payload = self._codec.encode(event_type, plain)
-            topic = self.catalogue.topic_name(event_type)
             key = f"{plain['venue']}:{plain['symbol']}".encode()
-            self._hand_over(event_type.delivery, topic, key, payload, plain["emitted_at"] // 1_000)
+            self._hand_over(event_type, key, payload, plain["emitted_at"] // 1_000)
             self._stamper.keep()
             self._emitted += 1
         return stamped  # type: ignore[return-value]  # the stamper keeps the event's class
 
-    def _hand_over(self, delivery: Delivery, topic: str, key: bytes, payload: bytes, timestamp_ms: int) -> None:
-        lane = self._lanes[delivery]
+    def _hand_over(self, event_type: EventType, key: bytes, payload: bytes, timestamp_ms: int) -> None:
+        lane, topic = self._lanes[event_type.delivery], self._prefix + event_type.topic
         if lane.offer(topic, key, payload, timestamp_ms):
             return
         if self._overflow == "wait":
             deadline = time.monotonic() + WAIT_LIMIT_S
-            while time.monotonic() < deadline:
+            while time.monotonic() < deadline and not self._closing:
                 time.sleep(WAIT_STEP_S)
                 if lane.offer(topic, key, payload, timestamp_ms):
                     return
-        elif delivery is Delivery.MARKET:
+        elif event_type.delivery is Delivery.MARKET:
             self._dropped["queue_full"] += 1
             return
         raise QueueFull(
@@ -145,6 +146,8 @@ class Producer:
 
         Raises DeliveryError when a decision failed, or is not acknowledged in time.
         """
+        if self._forked:
+            raise ForkedProducer(str(ForkedProducer.__doc__))
         deadline = time.monotonic() + timeout_s
         waiting = {delivery: lane.flush(deadline - time.monotonic()) for delivery, lane in self._lanes.items()}
         self._raise_undelivered(waiting[Delivery.DECISION], timeout_s)
@@ -168,38 +171,42 @@ class Producer:
 
         Raises DeliveryError when decisions did not reach the tape.
         """
+        if self._forked or self._closing:
+            return
+        self._closing = True
         with self._lock:
-            if self._closed:
-                return
-            self._closed = True
+            # Whoever was inside of `emit` is out: what was emitted is what is flushed now.
+            pass
         try:
             if not self.flush(timeout_s):
                 logger.warning("closed with %d market updates undelivered", self._lanes[Delivery.MARKET].queued())
         finally:
-            self._closing.set()
+            self._closed.set()
             for lane in self._lanes.values():
                 lane.purge()
             self._poller.join(timeout=1.0)
             _open.discard(self)
 
     def health(self) -> Health:
-        """How the producer fares now; never waits."""
+        """How the producer fares now; never waits. Raises ForkedProducer."""
+        if self._forked:
+            raise ForkedProducer(str(ForkedProducer.__doc__))
         lanes = self._lanes.values()
         failed: Counter[str] = Counter()
         for lane in lanes:
-            failed.update(lane.failed)
+            failed.update(lane.failed())
         return Health(
             connected=any(lane.connected for lane in lanes),
             last_error=next((lane.last_error for lane in lanes if lane.last_error), None),
             emitted=self._emitted,
             queued=sum(lane.queued() for lane in lanes),
-            delivered=sum(lane.delivered for lane in lanes),
+            delivered=sum(lane.delivered() for lane in lanes),
             dropped=dict(self._dropped),
             failed=dict(failed),
         )
 
     def _poll(self) -> None:
-        while not self._closing.is_set():
+        while not self._closed.is_set():
             self._lanes[Delivery.DECISION].serve(POLL_INTERVAL_S)
             self._lanes[Delivery.MARKET].serve(0)
 
@@ -229,10 +236,12 @@ def _close_at_exit() -> None:
             logger.error("%s", undelivered)
 
 
-def _keep_for_ever() -> None:
+def _leave_to_the_parent() -> None:
     """librdkafka's threads do not survive a fork: its destructor would wait for them in the child without end."""
     _parents.extend(_open)
     _open.clear()
+    for producer in _parents:
+        producer._forked = True
 
 
-os.register_at_fork(after_in_child=_keep_for_ever)
+os.register_at_fork(after_in_child=_leave_to_the_parent)

@@ -116,6 +116,10 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     for name, value in environ.items():
         if name.startswith(KAFKA_PREFIX):
             option, read = _kafka_option(name, value)
+            if option in options:
+                raise SettingsError(
+                    f"{kafka_variable(option)} and {kafka_variable(option)}_FILE are both set; keep one"
+                )
             options[option] = read
         elif name.startswith(PREFIX) and name not in known:
             raise SettingsError(_unknown(name, known))
@@ -131,11 +135,18 @@ def _kafka_option(name: str, value: str) -> tuple[str, str]:
             return _dotted(name.removesuffix("_FILE")), Path(value).read_text(encoding="utf-8").strip()
         except OSError as error:
             raise SettingsError(f"{name} names {value}, which cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise SettingsError(f"{name} names {value}, which is not UTF-8 text") from None
     return _dotted(name), value
 
 
 def _dotted(name: str) -> str:
     return name.removeprefix(KAFKA_PREFIX).lower().replace("_", ".")
+
+
+def kafka_variable(option: str) -> str:
+    """The variable that passes a librdkafka option through."""
+    return KAFKA_PREFIX + option.upper().replace(".", "_")
 
 
 def _unknown(name: str, known: Mapping[str, str]) -> str:
