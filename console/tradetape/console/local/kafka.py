@@ -55,7 +55,9 @@ class Kafka(Service):
         settings = self._folder / "format.properties"
         settings.write_text(_properties(port, controller, aside), encoding="utf-8")
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        command = [*self._java(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings)]
+        # In one word: one id in 64 begins with a dash and would be taken for an option.
+        options = [f"--cluster-id={cluster}", "--config", str(settings)]
+        command = [*self._java(), "kafka.tools.StorageTool", "format", *options]
         process.run(command, what="formatting Kafka's storage")
         aside.rename(data)
 
