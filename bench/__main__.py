@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import emit, history
+from bench import emit, history, state
 from bench.errors import BenchFailed
 from bench.options import Options
 from bench.progress import say
@@ -27,6 +27,7 @@ from tradetape.console.errors import ConsoleError
 SUBJECTS: Mapping[str, Callable[[Services, Options], Report]] = {
     "emit": emit.run,
     "history": history.run,
+    "state": state.run,
 }
 
 

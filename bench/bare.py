@@ -91,6 +91,17 @@ def decoder(schema: Schema) -> Callable[[bytes], Plain]:
     return decode
 
 
+def times_as_integers(node: Any) -> Any:
+    """The same schema with instants left as integers; decimals stay decimals."""
+    if isinstance(node, dict):
+        return {
+            name: times_as_integers(value)
+            for name, value in node.items()
+            if (name, value) != ("logicalType", "timestamp-micros")
+        }
+    return [times_as_integers(item) for item in node] if isinstance(node, list) else node
+
+
 class BareProducer:
     """Encodes with fastavro and produces, with one reused frame."""
 

@@ -16,7 +16,7 @@ from psycopg.adapt import Dumper
 from psycopg.pq import Format
 from psycopg.sql import SQL
 
-from bench.bare import Plain, Schema, batches, decoder
+from bench.bare import Plain, Schema, batches, decoder, times_as_integers
 from tradetape.schemas.names import CANONICAL_INDICATORS
 
 WIDE = tuple(name for name in CANONICAL_INDICATORS if name != "close")
@@ -83,14 +83,3 @@ def _row(message: Message, plain: Plain) -> Sequence[Any]:
 
 
 _WIDE = frozenset(WIDE)
-
-
-def times_as_integers(node: Any) -> Any:
-    """The same schema with instants left as integers; decimals stay decimals."""
-    if isinstance(node, dict):
-        return {
-            name: times_as_integers(value)
-            for name, value in node.items()
-            if (name, value) != ("logicalType", "timestamp-micros")
-        }
-    return [times_as_integers(item) for item in node] if isinstance(node, list) else node
