@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from confluent_kafka.admin import (
     NewTopic,
     OffsetSpec,
     ResourceType,
+    TopicMetadata,
 )
 
 from tradetape.console.errors import ConsoleError
@@ -29,12 +30,17 @@ LOCAL_PARTITIONS = 4
 TIMEOUT_S = 20.0
 REACH_TIMEOUT_S = 10.0
 ASK_INTERVAL_S = 0.05
+ASK_TIMEOUT_S = 2.0
 _PASSING = (
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError._NOENT,
+    KafkaError._TIMED_OUT,
 )
-"""What a partition answers while it has just been made, or changes its leader."""
+"""What is answered of a partition that has just been made, or changes its leader; _NOENT is "no leader found"."""
 
 
 class Change(NamedTuple):
@@ -107,13 +113,16 @@ def listed(admin: AdminClient, catalogue: Catalogue) -> list[Found]:
 
 def partition_counts(admin: AdminClient, *, timeout_s: float = REACH_TIMEOUT_S) -> dict[str, int]:
     """The number of partitions of every topic. Raises BrokersUnreachable."""
+    return {name: len(one.partitions) for name, one in _metadata(admin, timeout_s).items()}
+
+
+def _metadata(admin: AdminClient, timeout_s: float) -> dict[str, TopicMetadata]:
     try:
-        topics = admin.list_topics(timeout=timeout_s).topics
+        return admin.list_topics(timeout=timeout_s).topics
     except KafkaException as error:
         raise BrokersUnreachable(
             f"Kafka cannot be reached: {error.args[0].str()}; `tradetape doctor` says what mends it"
         ) from error
-    return {name: len(one.partitions) for name, one in topics.items()}
 
 
 def differences(admin: AdminClient, there: Sequence[Topic], counts: Mapping[str, int]) -> list[Change]:
@@ -174,7 +183,7 @@ def _offsets(admin: AdminClient, places: Sequence[TopicPartition], spec: OffsetS
 def _offsets_now(admin: AdminClient, places: Sequence[TopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:
     if not places:
         return {}
-    asked = admin.list_offsets(dict.fromkeys(places, spec), request_timeout=TIMEOUT_S)
+    asked = admin.list_offsets(dict.fromkeys(places, spec), request_timeout=ASK_TIMEOUT_S)
     return {(place.topic, place.partition): future.result().offset for place, future in asked.items()}
 
 
@@ -193,9 +202,21 @@ def _create(admin: AdminClient, topics: Sequence[Topic], partitions: int, replic
     for name, future in admin.create_topics(asked, operation_timeout=TIMEOUT_S).items():
         with _refusals(f"cannot create {name}"):
             _created(future)
-    # The controller acknowledges before the brokers know of it: whoever emits next must not meet an unknown topic.
-    places = [TopicPartition(one.name, number) for one in topics for number in range(partitions)]
-    _offsets(admin, places, OffsetSpec.latest())
+    _await_leaders(admin, {one.name for one in topics})
+
+
+def _await_leaders(admin: AdminClient, names: Set[str]) -> None:
+    """The controller acknowledges before the brokers know: whoever emits next must not meet an unknown topic."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not names <= _led(admin):
+        if time.monotonic() > deadline:
+            raise ConsoleError(f"no broker leads the new topics after {TIMEOUT_S:.0f} s; `tradetape doctor` says more")
+        time.sleep(ASK_INTERVAL_S)
+
+
+def _led(admin: AdminClient) -> set[str]:
+    found = _metadata(admin, REACH_TIMEOUT_S)
+    return {name for name, one in found.items() if all(place.leader >= 0 for place in one.partitions.values())}
 
 
 def _created(future: Future[None]) -> None:
