@@ -27,6 +27,7 @@ from tradetape.producers import Producer
 from tradetape.producers.connection import KafkaSettings
 from tradetape.producers.producer import Overflow
 from tradetape.schemas import CATALOGUE, Catalogue
+from tradetape.schemas.avro_schema import without_logical_types
 from tradetape.schemas.catalogue import EventType
 from tradetape.sinks.history.migrate import migrate
 from tradetape.sinks.history.sink import HistorySink
@@ -179,11 +180,20 @@ class HistoryRig:
         assert isinstance(found, dict)
         return found
 
-    def frame(self, event_type: EventType, fields: dict[str, Any]) -> bytes:
+    def plain(self, record: Record) -> dict[str, Any]:
+        """A record's fields as they lie on the wire: integers for times, bytes for decimals."""
+        assert record.value is not None
+        schema = fastavro.parse_schema(without_logical_types(self.catalogue.by_topic(record.topic).schema))
+        found = fastavro.schemaless_reader(BytesIO(record.value[5:]), schema, None)
+        assert isinstance(found, dict)
+        return found
+
+    def frame(self, event_type: EventType, plain: Mapping[str, Any]) -> bytes:
         """A record's value as a foreign producer might write it: fastavro and the schema, none of our checks."""
-        out = BytesIO(event_type.schema_id.to_bytes(5, "big"))
-        out.seek(5)
-        fastavro.schemaless_writer(out, fastavro.parse_schema(event_type.schema), fields)
+        out = BytesIO()
+        out.write(b"\x00" + event_type.schema_id.to_bytes(4, "big"))
+        schema = fastavro.parse_schema(without_logical_types(event_type.schema))
+        fastavro.schemaless_writer(out, schema, plain)
         return out.getvalue()
 
     def rows(self, query: str, *parameters: object) -> list[DictRow]:

@@ -28,6 +28,10 @@ PASSING = (
     sqlstate.LockNotAvailable,
     sqlstate.QueryCanceled,
     sqlstate.InsufficientResources,
+    # A guard of ours ended the session while we were stopped; a server that became a standby.
+    sqlstate.IdleInTransactionSessionTimeout,
+    sqlstate.TransactionTimeout,
+    sqlstate.ReadOnlySqlTransaction,
 )
 
 

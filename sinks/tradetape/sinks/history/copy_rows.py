@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
 
-from tradetape.schemas import decimals
+from tradetape.schemas import decimals, times
 
 HEADER = b"PGCOPY\n\xff\r\n\x00" + struct.pack(">ii", 0, 0)
 TRAILER = struct.pack(">h", -1)
@@ -45,8 +46,13 @@ class CopyBuffer(NamedTuple):
 
 @lru_cache(maxsize=65_536)
 def numeric(raw: bytes) -> bytes:
-    """A decimal(38,18) from its Avro bytes as a numeric with its length; prices repeat, so most come from the cache."""
+    """A decimal(38,18) from its Avro bytes as a numeric with its length; prices repeat, so most come from the cache.
+
+    Raises ValueError for more than 38 digits, which the column refuses too: taking a very long one apart would take minutes.
+    """
     number = decimals.unscaled(raw)
+    if abs(number) >= _DECIMAL_END:
+        raise ValueError(f"has more than {decimals.INTEGER_DIGITS} digits before the point")
     # Scale 18 is no multiple of four digits: two more zeros make five groups of base 10000 after the point.
     rest, groups = abs(number) * 100, []
     while rest:
@@ -64,6 +70,9 @@ def numeric(raw: bytes) -> bytes:
         *reversed(groups),
     )
     return _length(len(body)) + body
+
+
+_DECIMAL_END = 10**decimals.PRECISION
 
 
 def text(value: str) -> bytes:
@@ -84,8 +93,14 @@ _UUID_LENGTH = _length(16)
 
 
 def timestamptz(micros: int) -> bytes:
-    """An instant with its length."""
+    """An instant with its length. Raises ValueError outside of the years 1 to 9999: PostgreSQL has more, its readers not."""
+    if not _FIRST_US <= micros <= _LAST_US:
+        raise ValueError(f"{micros} microseconds since 1970 is not between the years 1 and 9999")
     return _int64(8, micros - POSTGRES_EPOCH_US)
+
+
+_FIRST_US = times.from_datetime(datetime.min.replace(tzinfo=UTC))
+_LAST_US = times.from_datetime(datetime.max.replace(tzinfo=UTC))
 
 
 def jsonb(value: Any) -> bytes:

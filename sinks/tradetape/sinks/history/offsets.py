@@ -39,6 +39,7 @@ class Offsets:
         owners = self._owners(connection, uuids)
         self._end(connection, owners)
         session = _session(connection)
+        taken: dict[Partition, Holding] = {}
         with connection.transaction():
             for one, uuid in uuids.items():
                 parameters = {
@@ -49,7 +50,9 @@ class Offsets:
                     **session,
                 }
                 epoch, next_offset = _only(connection.execute(query("claim"), parameters).fetchone())
-                self.held[one] = Holding(uuid, epoch, next_offset)
+                taken[one] = Holding(uuid, epoch, next_offset)
+        # Only now: epochs of a transaction that was undone would fence us off from our own partitions.
+        self.held |= taken
         # One that was between two statements a moment ago may be in a transaction now.
         self._end(connection, owners)
         return {one: self.held[one].next_offset for one in partitions}
@@ -73,8 +76,9 @@ class Offsets:
         Also settles a COMMIT that got no answer: next_offset says whether it happened.
         """
         session = _session(connection)
+        taken: dict[Partition, Holding] = {}
         with connection.transaction():
-            for one, holding in list(self.held.items()):
+            for one, holding in self.held.items():
                 parameters = {
                     "sink": self._sink,
                     "uuid": holding.uuid,
@@ -90,7 +94,8 @@ class Offsets:
                     raise WentBack(
                         f"{one.topic}[{one.partition}]: {holding.next_offset} was stored, the database knows {next_offset}"
                     )
-                self.held[one] = Holding(holding.uuid, epoch, next_offset)
+                taken[one] = Holding(holding.uuid, epoch, next_offset)
+        self.held |= taken
 
     def release(self, partitions: Iterable[Partition]) -> None:
         """Forget partitions that belong to somebody else now."""

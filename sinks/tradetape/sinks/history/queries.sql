@@ -1,9 +1,19 @@
 -- name: columns
--- The columns of a table in their order: name, type, whether it may be null.
-SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull
+-- The columns of a table in their order: name, type, whether it may be null, whether it fills itself.
+SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull, atthasdef OR attidentity <> ''
 FROM pg_attribute
 WHERE attrelid = to_regclass(format('%%I.%%I', %(schema)s::text, %(table)s::text)) AND attnum > 0 AND NOT attisdropped
 ORDER BY attnum
+
+-- name: keys
+-- Whether a table is partitioned by its events' time, and whether an event can be in it only once.
+SELECT coalesce(pg_get_partkeydef(c.oid) = 'RANGE (event_time)', false),
+       EXISTS (SELECT FROM pg_index i
+               WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+                 AND (SELECT array_agg(a.attname::text ORDER BY a.attname) FROM pg_attribute a
+                      WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey)) = ARRAY['event_id', 'event_time'])
+FROM pg_class c
+WHERE c.oid = to_regclass(format('%%I.%%I', %(schema)s::text, %(table)s::text))
 
 -- name: session
 -- What tells this session from every other one.

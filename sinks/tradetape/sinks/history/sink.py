@@ -106,6 +106,8 @@ class HistorySink:
 
     def forget_session(self) -> None:
         """Close the session; the next batch makes another."""
+        # The next one may lead to another server, or to one that was restored without these months.
+        self._known_months.clear()
         if self._session is not None:
             self._session.connection.close()
             self._session = None
@@ -161,6 +163,10 @@ class HistorySink:
         try:
             stored = session.writer.write(_buffers(rows), ends)
         except (psycopg.IntegrityError, psycopg.DataError):
+            # A month that we know may have been dropped since, by retention.
+            self._known_months.clear()
+            rows = self._with_months(session, rows)
+            self._dead_letters.flush()
             rows, stored = self._merge(session, rows, ends)
         self.counts["stored"] += stored
         self.counts["repeated"] += len(rows) - stored

@@ -6,12 +6,12 @@ start, never a silently empty column.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import psycopg
 
-from tradetape.schemas import decimals
+from tradetape.schemas import avro_schema, decimals
 from tradetape.schemas.catalogue import EventType
 from tradetape.sinks.errors import SchemaBehind
 from tradetape.sinks.history.copy_rows import ENCODERS, Encode, RowEncoder
@@ -19,52 +19,69 @@ from tradetape.sinks.history.queries import query
 from tradetape.streams.record import Record
 
 SCHEMA = "tradetape"
-PLACE = ("topic", "partition", "offset")
+PLACE: Mapping[str, str] = {"topic": "string", "partition": "int", "offset": "long"}
+"""Where the event lies on the tape, with the kinds that a field of that sort would have."""
 OPEN_MAP = "values"
 REST = "extra"
+FITTING: Mapping[str, tuple[str, ...]] = {
+    "string": ("text", "uuid"), "enum": ("text",), "boolean": ("boolean",),
+    "timestamp-micros": ("timestamp with time zone",), "decimal": ("numeric(38,18)",),
+    "double": ("double precision",), "int": ("integer", "bigint"), "long": ("bigint",),
+    "map": ("jsonb",), "array": ("jsonb",), "record": ("jsonb",),
+}  # fmt: skip
+"""The types of column that hold every value of a kind of field, exactly. Binary COPY would not notice another one."""
 
 Values = dict[str, Any]
+Convert = Callable[[Any], Any]
+
+
+class Column(NamedTuple):
+    """A column: its type as format_type gives it, whether it takes NULL, and whether it fills itself."""
+
+    kind: str
+    is_nullable: bool
+    has_default: bool
+
+
+class Facts(NamedTuple):
+    """What the database says of a table."""
+
+    columns: Mapping[str, Column]
+    is_by_month: bool
+    """Partitioned by range of event_time."""
+    is_unique: bool
+    """Has a unique index on exactly event_time and event_id."""
 
 
 class HistoryTable:
     """One table of the history and how an event becomes its row."""
 
-    def __init__(self, event_type: EventType, columns: Mapping[str, tuple[str, bool]]) -> None:
-        """`columns` maps a column's name to its type and whether it may be null, in the table's order."""
+    def __init__(self, event_type: EventType, facts: Facts) -> None:
+        """Raises SchemaBehind where table and record do not fit."""
         self.name = event_type.table
-        self.columns = tuple(columns)
-        fields = {field["name"]: field["type"] for field in event_type.schema["fields"]}
-        self._named = self._value_columns(event_type, columns, fields)
+        documents = Documents(event_type.schema)
+        fields: dict[str, Any] = {field["name"]: field["type"] for field in event_type.schema["fields"]}
+        is_wide = OPEN_MAP in fields and OPEN_MAP not in facts.columns and REST in facts.columns
+        if is_wide:
+            del fields[OPEN_MAP]
+        problems = [*_misfits(facts, {name: documents.kind(schema) for name, schema in fields.items()})]
+        self._named = _value_columns(facts, fields) if is_wide else frozenset()
+        filled = {*fields, *PLACE, *self._named, *([REST] if is_wide else ())}
+        problems += [
+            f"wants {name}, which {event_type.record} does not have"
+            for name, column in facts.columns.items()
+            if name not in filled and not (column.is_nullable or column.has_default)
+        ]
+        if problems:
+            raise SchemaBehind(f"table {SCHEMA}.{self.name} {'; '.join(problems)}; run `tradetape history migrate`")
+        # Others are left to their defaults: a table may be one version ahead of us.
+        self.columns = tuple(name for name in facts.columns if name in filled)
         self._encoder = RowEncoder(
-            [(name, self._encode(event_type, name, kind, fields)) for name, (kind, _) in columns.items()]
+            [
+                (name, _encode(facts.columns[name].kind, documents.converter(fields.get(name, "double"))))
+                for name in self.columns
+            ]
         )
-
-    def _value_columns(
-        self, event_type: EventType, columns: Mapping[str, tuple[str, bool]], fields: Mapping[str, Any]
-    ) -> frozenset[str]:
-        """Columns that take one value each of the open map `values`; the rest of the map goes to the column `extra`."""
-        surplus = [name for name in columns if name not in fields and name not in PLACE]
-        is_wide = REST in columns and OPEN_MAP in fields and OPEN_MAP not in columns
-        missing = [name for name in fields if name not in columns and not (is_wide and name == OPEN_MAP)]
-        unfilled = [name for name in surplus if not columns[name][1]] if not is_wide else []
-        if missing or unfilled:
-            problem = (
-                f"has no column for {', '.join(missing)}"
-                if missing
-                else f"wants {', '.join(unfilled)}, which {event_type.record} does not have"
-            )
-            raise SchemaBehind(f"table {SCHEMA}.{self.name} {problem}; run `tradetape history migrate`")
-        return frozenset(surplus) - {REST} if is_wide else frozenset()
-
-    def _encode(self, event_type: EventType, name: str, kind: str, fields: Mapping[str, Any]) -> Encode:
-        encode = ENCODERS.get(kind)
-        if encode is None:
-            raise SchemaBehind(f"{SCHEMA}.{self.name}.{name} is of type {kind}, which no field of a record has")
-        if kind == "jsonb" and name in fields:
-            document = _document(fields[name])
-            if document is not None:
-                return lambda value: encode(document(value))
-        return encode
 
     def row(self, record: Record, plain: Values) -> bytes:
         """The row of an event in COPY's binary form. Raises ValueError, struct.error for what no column can hold."""
@@ -76,33 +93,87 @@ class HistoryTable:
         return self._encoder.encode(plain)
 
 
+def _misfits(facts: Facts, kinds: Mapping[str, tuple[str, bool]]) -> Iterator[str]:
+    """Why rows of these fields (their kind, and whether they may be null) cannot be written to the table."""
+    if not facts.is_by_month:
+        yield "is not partitioned by range of event_time"
+    if not facts.is_unique:
+        yield "has no unique key (event_time, event_id), so an event could be in it twice"
+    wanted = {**kinds, **{name: (kind, False) for name, kind in PLACE.items()}}
+    if missing := [name for name in wanted if name not in facts.columns]:
+        yield f"has no column for {', '.join(missing)}"
+    for name, (kind, may_be_null) in wanted.items():
+        column = facts.columns.get(name)
+        if column is not None and column.kind not in FITTING[kind]:
+            yield f"has {name} as {column.kind}, which must be {' or '.join(FITTING[kind])}"
+        if column is not None and may_be_null and not column.is_nullable:
+            yield f"refuses NULL in {name}, which may be null"
+
+
+def _value_columns(facts: Facts, fields: Mapping[str, Any]) -> frozenset[str]:
+    """Columns that take one value each of the open map `values`; the rest of the map goes to the column `extra`."""
+    known = {*fields, *PLACE}
+    doubles = FITTING["double"]
+    return frozenset(
+        name
+        for name, column in facts.columns.items()
+        if name not in known and column.kind in doubles and column.is_nullable
+    )
+
+
+def _encode(kind: str, document: Convert | None) -> Encode:
+    encode = ENCODERS[kind]
+    return (lambda value: encode(document(value))) if document is not None and kind == "jsonb" else encode
+
+
 def read_tables(connection: psycopg.Connection, event_types: Mapping[str, EventType]) -> dict[str, HistoryTable]:
     """The table of each topic. Raises SchemaBehind where one is missing or does not fit."""
-    tables = {}
-    for topic, event_type in event_types.items():
-        rows = connection.execute(query("columns"), {"schema": SCHEMA, "table": event_type.table}).fetchall()
-        if not rows:
-            raise SchemaBehind(f"there is no table {SCHEMA}.{event_type.table}; run `tradetape history migrate`")
-        tables[topic] = HistoryTable(event_type, {name: (kind, nullable) for name, kind, nullable in rows})
-    return tables
+    return {
+        topic: HistoryTable(event_type, _facts(connection, event_type.table))
+        for topic, event_type in event_types.items()
+    }
 
 
-Convert = Callable[[Any], Any]
+def _facts(connection: psycopg.Connection, table: str) -> Facts:
+    named = {"schema": SCHEMA, "table": table}
+    columns = {name: Column(*rest) for name, *rest in connection.execute(query("columns"), named).fetchall()}
+    keys = connection.execute(query("keys"), named).fetchone()
+    if not columns or keys is None:
+        raise SchemaBehind(f"there is no table {SCHEMA}.{table}; run `tradetape history migrate`")
+    return Facts(columns, *keys)
 
 
-def _document(schema: Any) -> Convert | None:
-    """How a nested plain value becomes a JSON document: decimals as exact text. None where it is one already."""
-    if isinstance(schema, list):
-        return _unless_none(_document(schema[1]))
-    if isinstance(schema, str):
-        return None
-    if schema.get("logicalType") == "decimal":
-        return decimals.to_text
-    if schema["type"] == "array":
-        return _each_item(_document(schema["items"]))
-    if schema["type"] == "map":
-        return _each_value(_document(schema["values"]))
-    return _record_document(schema) if schema["type"] == "record" else None
+class Documents:
+    """How the values of one record's fields become JSON documents: decimals as exact text."""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self._named = {one["name"]: one for one in avro_schema.named_types(schema)}
+
+    def kind(self, schema: Any) -> tuple[str, bool]:
+        """A field's kind, as in FITTING, and whether it may be null."""
+        if isinstance(schema, list):
+            return self.kind(schema[1])[0], True
+        if isinstance(schema, str):
+            return self.kind(self._named[schema]) if schema in self._named else (schema, False)
+        return schema.get("logicalType") or schema["type"], False
+
+    def converter(self, schema: Any) -> Convert | None:
+        """How a plain value becomes a document; None where it is one already."""
+        if isinstance(schema, list):
+            return _unless_none(self.converter(schema[1]))
+        if isinstance(schema, str):
+            return self.converter(self._named[schema]) if schema in self._named else None
+        if schema.get("logicalType") == "decimal":
+            return decimals.to_text
+        if schema["type"] == "array":
+            return _each_item(self.converter(schema["items"]))
+        if schema["type"] == "map":
+            return _each_value(self.converter(schema["values"]))
+        return self._record(schema) if schema["type"] == "record" else None
+
+    def _record(self, schema: Mapping[str, Any]) -> Convert:
+        parts = [(field["name"], self.converter(field["type"])) for field in schema["fields"]]
+        return lambda value: {name: inner(value[name]) if inner else value[name] for name, inner in parts}
 
 
 def _unless_none(inner: Convert | None) -> Convert | None:
@@ -115,8 +186,3 @@ def _each_item(inner: Convert | None) -> Convert | None:
 
 def _each_value(inner: Convert | None) -> Convert | None:
     return inner and (lambda value: {name: inner(item) for name, item in value.items()})
-
-
-def _record_document(schema: Mapping[str, Any]) -> Convert:
-    parts = [(field["name"], _document(field["type"])) for field in schema["fields"]]
-    return lambda value: {name: inner(value[name]) if inner else value[name] for name, inner in parts}
