@@ -57,7 +57,10 @@ class Codec:
 
     def decode(self, topic: str, payload: bytes | None) -> Event:
         """The event of a record's value, with aware datetimes, Decimals, enums and structs. Raises DecodeError."""
-        plain = self.decode_fields(topic, payload)
+        return self.typed(topic, self.decode_fields(topic, payload))
+
+    def typed(self, topic: str, plain: Mapping[str, Any]) -> Event:
+        """The event of plain fields as decode_fields gives them. Raises DecodeError."""
         event_type = self._readers[topic].event_type
         try:
             typed = {plan.name: plan.converter.restore(plain[plan.name]) for plan in event_type.plans}
@@ -116,6 +119,9 @@ def _read(payload: bytes, writer: Schema, head: Schema | None) -> dict[str, Any]
     except EOFError as error:
         raise DecodeError("truncated", "the payload ends inside of a field") from error
     except (ValueError, ArithmeticError, LookupError, TypeError) as error:
+        if isinstance(error, IndexError) and source.tell() == len(payload):
+            # So fastavro ends where an integer is cut off between its bytes.
+            raise DecodeError("truncated", "the payload ends inside of a number") from error
         raise DecodeError("invalid_value", f"{type(error).__name__}: {error}") from error
     if source.tell() != len(payload):
         raise DecodeError("trailing_bytes", f"{len(payload) - source.tell()} bytes after the end of the event")
