@@ -18,6 +18,7 @@ import psycopg
 import pytest
 import redis as redis_client
 from psycopg import sql
+
 from tradetape.console.local.stack import LocalStack
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -157,17 +157,6 @@ def test_the_market_is_named_by_where_price_and_average_stand(
     assert market_condition({"ema_50": short, "ema_200": long}, close=close) == condition
 
 
-def test_what_it_learned_from_the_past_is_not_emitted_but_used() -> None:
-    minutes = read_sample("BTCUSDT")[-210:]
-    tape = RecordingProducer(source=SOURCE)
-    bot = Bot(tape=tape, venue="demo1")
-    for minute in minutes[:-1]:
-        bot.warm_up(minute)
-    bot.on_minute(minutes[-1])
-    assert [type(event).__name__ for event in tape.events][:2] == ["Candle", "IndicatorUpdate"]
-    assert "ema_200" in tape.of(IndicatorUpdate)[0].values
-
-
 def test_a_second_run_a_minute_later_on_another_venue_shares_no_id() -> None:
     ids: list[set[str | None]] = []
     for venue in ("demo1", "demo2"):

@@ -77,12 +77,12 @@ def _explained(error: Exception) -> tuple[int, str] | None:
 
         extra = extra_of(error)
         return (exit_codes.USAGE, f"this command needs more packages: install tradetape[{extra}]") if extra else None
-    from tradetape.console.errors import ConsoleError
+    from tradetape.console.errors import ConsoleError, UsageError
     from tradetape.producers.errors import ProducersError, SettingsError
     from tradetape.schemas.errors import SchemasError
     from tradetape.streams.errors import StreamsError, Transient
 
-    if isinstance(error, SettingsError):
+    if isinstance(error, (SettingsError, UsageError)):
         return exit_codes.USAGE, str(error)
     if isinstance(error, Transient):
         return exit_codes.UNREACHABLE, str(error)

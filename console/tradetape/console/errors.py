@@ -4,7 +4,7 @@ ConsoleError
 ├── StackError            the local stack cannot be started, stopped or found
 │   ├── DownloadFailed    a file of a service could not be fetched or is not what it should be
 │   └── ServiceFailed     a service did not start; its last log lines are in the message
-├── NothingRuns           no service is named by the environment and no local stack runs
+├── UsageError            an argument has no meaning
 └── DemoFailed            the demo could not be carried through
 """
 
@@ -27,8 +27,8 @@ class ServiceFailed(StackError):
     """A service of the local stack did not start."""
 
 
-class NothingRuns(ConsoleError):
-    """No service is named by the environment and no local stack runs."""
+class UsageError(ConsoleError):
+    """An argument has no meaning."""
 
 
 class DemoFailed(ConsoleError):

@@ -9,6 +9,7 @@ StreamsError
 └── Terminal                 nothing that waiting would mend: the worker ends
     ├── HistoryLost          records were deleted before they were read
     ├── KafkaRefused         Kafka refuses this client or its group
+    ├── TopicMissing         a topic is not on the broker
     ├── ProcessorBroken      the processor does not keep its side of the contract
     └── EngineUnfit          this engine cannot run this processor, or with these settings
 
@@ -63,6 +64,10 @@ class HistoryLost(Terminal):
 
 class KafkaRefused(Terminal):
     """Kafka refuses this client or its group."""
+
+
+class TopicMissing(Terminal):
+    """A topic is not on the broker."""
 
 
 class ProcessorBroken(Terminal):

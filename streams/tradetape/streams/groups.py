@@ -44,8 +44,10 @@ def forget_offsets(kafka: KafkaSettings, group: str) -> bool:
 
     Raises BrokersUnreachable.
     """
+    # Kept by name: a client that is let go of takes the answers with it, and nobody would ever wake the waiting.
+    admin = _admin(kafka)
     try:
-        for future in _admin(kafka).delete_consumer_groups([group], request_timeout=TIMEOUT_S).values():
+        for future in admin.delete_consumer_groups([group], request_timeout=TIMEOUT_S).values():
             future.result()
     except KafkaException as error:
         code = error.args[0].code()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -20,3 +25,16 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     def place(self) -> str:
         """topic[partition]@offset, as log lines and errors name it."""
         return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+def from_message(message: Message) -> Record:
+    """What a Kafka client received, as a record."""
+    return Record(
+        message.topic() or "",
+        message.partition() or 0,
+        message.offset() or 0,
+        message.key(),
+        message.value(),
+        tuple(message.headers() or ()),  # type: ignore[arg-type]
+        message.timestamp()[1],
+    )

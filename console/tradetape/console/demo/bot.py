@@ -41,10 +41,6 @@ class Bot:
         self._venue = venue
         self._charts: dict[str, Chart] = {}
 
-    def warm_up(self, minute: Bar) -> None:
-        """Learn from a minute of the past without saying anything about it."""
-        self._chart(minute.symbol).add(minute)
-
     def on_minute(self, minute: Bar) -> None:
         """Look at the next finished minute and emit what follows from it."""
         for reading in self._chart(minute.symbol).add(minute):

@@ -15,8 +15,8 @@ class Ledger:
         self.ids: defaultdict[str, list[str]] = defaultdict(list)
         """Event ids by record, in the order of their emission."""
         self.count = 0
-        self.latest: Event | None = None
-        """The event emitted last, as stamped."""
+        self.latest: dict[str, Event] = {}
+        """By record, the event emitted last, as stamped."""
         self._tape = tape
         self._catalogue = catalogue
 
@@ -24,7 +24,8 @@ class Ledger:
         """Emit an event and remember its id."""
         stamped = self._tape.emit(event)
         assert stamped.event_id
-        self.ids[self._catalogue.by_class(type(stamped)).record].append(stamped.event_id)
+        record = self._catalogue.by_class(type(stamped)).record
+        self.ids[record].append(stamped.event_id)
+        self.latest[record] = stamped
         self.count += 1
-        self.latest = stamped
         return stamped

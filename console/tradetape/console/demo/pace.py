@@ -17,7 +17,7 @@ class Pace:
         speed: float | None,
         *,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._minute_s = MARKET_MINUTE_S / speed if speed else 0.0
         self._clock = clock

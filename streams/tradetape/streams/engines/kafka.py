@@ -23,7 +23,7 @@ from tradetape.streams.dead_letters import DeadLetters
 from tradetape.streams.errors import BrokersUnreachable, HistoryLost, StreamsError, Terminal, Transient
 from tradetape.streams.processor import OffsetKeeper, Partition, Processor, Ticking, attempt
 from tradetape.streams.progress import Progress
-from tradetape.streams.record import Record
+from tradetape.streams.record import Record, from_message
 
 logger = logging.getLogger("tradetape.streams")
 
@@ -130,7 +130,7 @@ class KafkaEngine:
             if (error := message.error()) is not None:
                 self._judge(error)
             else:
-                records.append(_record(message))
+                records.append(from_message(message))
         return records
 
     def _deliver(self, batch: list[Record]) -> None:
@@ -304,18 +304,6 @@ _PASSING = (
     KafkaError._UNKNOWN_TOPIC,
 )
 """Errors that pass by themselves, or with a command that somebody will give."""
-
-
-def _record(message: Message) -> Record:
-    return Record(
-        message.topic() or "",
-        message.partition() or 0,
-        message.offset() or 0,
-        message.key(),
-        message.value(),
-        tuple(message.headers() or ()),  # type: ignore[arg-type]
-        message.timestamp()[1],
-    )
 
 
 def _listed(partitions: set[Partition]) -> list[TopicPartition]:

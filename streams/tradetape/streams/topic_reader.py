@@ -1,0 +1,199 @@
+"""Reads stretches of topics raw, with plain Kafka consumers that join no group and move no offset.
+
+What the tape, `tail` and every proof read with: nothing decoded, nothing left out, an end that was fixed beforehand.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+
+from tradetape.producers.connection import KafkaSettings, logger, on_error
+from tradetape.streams.errors import BrokersUnreachable, HistoryLost, KafkaRefused, StreamsError
+from tradetape.streams.processor import Partition
+from tradetape.streams.record import Record, from_message
+
+BATCH_RECORDS = 2_000
+POLL_TIMEOUT_S = 0.2
+ANSWER_TIMEOUT_S = 15.0
+STALL_TIMEOUT_S = 30.0
+"""How long a read may make no progress."""
+ASK_AGAIN_INTERVAL_S = 0.1
+
+Offsets = Mapping[Partition, int]
+
+DEFAULTS: Mapping[str, Any] = {
+    "queued.max.messages.kbytes": 32_768,
+    "fetch.queue.backoff.ms": 10,
+    "fetch.wait.max.ms": 100,
+}
+FIXED: Mapping[str, Any] = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "enable.partition.eof": True,
+    "auto.offset.reset": "error",
+    "isolation.level": "read_committed",
+    "check.crcs": True,
+    # A client has to name a group; this one is never joined.
+    "group.id": "tradetape-reader",
+}
+_LEADERLESS = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART)
+
+
+class TopicReader:
+    """Says where topics begin and end, and reads what lies between two offsets of each partition, or what comes."""
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        self._kafka = kafka
+        self._asking = _consumer(kafka)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._asking.close()
+
+    def partitions(self, topics: Sequence[str]) -> list[Partition]:
+        """The partitions of those topics that exist. Raises BrokersUnreachable."""
+        with _answering("which topics there are"):
+            known = self._asking.list_topics(timeout=ANSWER_TIMEOUT_S).topics
+        return [Partition(topic, number) for topic in topics if topic in known for number in known[topic].partitions]
+
+    def begins(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        """The offset of each partition's first record. Raises BrokersUnreachable."""
+        return self._offsets(partitions, OFFSET_BEGINNING)
+
+    def ends(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        """The offset behind the last record of each partition. Raises BrokersUnreachable."""
+        return self._offsets(partitions, OFFSET_END)
+
+    def offsets_at(self, partitions: Sequence[Partition], timestamp_ms: int) -> dict[Partition, int]:
+        """The offset of the first record that was emitted at or after a time; the end where there is none."""
+        ends = self.ends(partitions)
+        found = self._offsets(partitions, timestamp_ms)
+        return {one: offset if offset >= 0 else ends[one] for one, offset in found.items()}
+
+    def _offsets(self, partitions: Sequence[Partition], when: int) -> dict[Partition, int]:
+        """One request for all: Kafka's ListOffsets takes a time in milliseconds, or one of the two special ones."""
+        if not partitions:
+            return {}
+        asked = [TopicPartition(one.topic, one.partition, when) for one in partitions]
+        with _answering("where its topics begin and end"):
+            found = _settled(lambda: self._asking.offsets_for_times(asked, timeout=ANSWER_TIMEOUT_S))
+        return {Partition(one.topic, one.partition): one.offset for one in found}
+
+    def read(self, starts: Offsets, ends: Offsets) -> Iterator[Record]:
+        """Every record from `starts` up to, without, `ends`; each partition in its order.
+
+        Raises BrokersUnreachable when nothing comes for half a minute, HistoryLost for what retention has taken.
+        """
+        missing = {one: end for one, end in ends.items() if end > starts[one]}
+        if not missing:
+            return
+        with _assigned(self._kafka, {one: starts[one] for one in missing}) as consumer:
+            moved_at = time.monotonic()
+            while missing:
+                batch = _drain(consumer)
+                if batch:
+                    moved_at = time.monotonic()
+                elif time.monotonic() - moved_at > STALL_TIMEOUT_S:
+                    raise BrokersUnreachable(
+                        f"Kafka: {len(missing)} partitions gave nothing for {STALL_TIMEOUT_S:.0f} s before their end"
+                    )
+                yield from _before(batch, missing)
+
+    def follow(self, starts: Offsets, *, stop: threading.Event | None = None) -> Iterator[Record]:
+        """Every record from `starts` on, as they come, until `stop` is set. Raises HistoryLost."""
+        with _assigned(self._kafka, starts) as consumer:
+            while stop is None or not stop.is_set():
+                for message in _drain(consumer):
+                    if _is_record(message):
+                        yield from_message(message)
+
+
+def _consumer(kafka: KafkaSettings) -> Consumer:
+    return Consumer({**kafka.client_config(DEFAULTS, fixed=FIXED), "error_cb": on_error()}, logger=logger)
+
+
+@contextmanager
+def _assigned(kafka: KafkaSettings, starts: Offsets) -> Iterator[Consumer]:
+    consumer = _consumer(kafka)
+    try:
+        consumer.assign([TopicPartition(one.topic, one.partition, offset) for one, offset in starts.items()])
+        yield consumer
+    finally:
+        consumer.close()
+
+
+def _drain(consumer: Consumer) -> list[Message]:
+    """Wait for a first message, then take what is there. consume(n, timeout) would wait for n messages or the timeout."""
+    first = consumer.poll(POLL_TIMEOUT_S)
+    return [] if first is None else [first, *consumer.consume(BATCH_RECORDS - 1, 0)]
+
+
+def _before(batch: Iterable[Message], missing: dict[Partition, int]) -> Iterator[Record]:
+    """The records before each partition's end; a partition that has reached it is no longer missing.
+
+    An end may lie behind offsets that are no records, such as a transaction's marker: there Kafka tells that the
+    partition is at its end, with the offset that the next record will have.
+    """
+    for message in batch:
+        place = Partition(message.topic() or "", message.partition() or 0)
+        end = missing.get(place)
+        if _is_record(message):
+            record = from_message(message)
+            if end is not None and record.offset < end:
+                yield record
+            reached = record.offset + 1
+        else:
+            reached = message.offset() or 0
+        if end is not None and reached >= end:
+            del missing[place]
+
+
+def _is_record(message: Message) -> bool:
+    """Whether it is one, and not the news that a partition is at its end. Raises what any other news means."""
+    error = message.error()
+    if error is None:
+        return True
+    if error.code() == KafkaError._PARTITION_EOF:
+        return False
+    raise _meaning(message, error)
+
+
+def _meaning(message: Message, error: KafkaError) -> StreamsError:
+    where = f"{message.topic()}[{message.partition()}]"
+    if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+        return HistoryLost(f"{where}: records were deleted by retention before they were read: {error.str()}")
+    return KafkaRefused(f"{where} cannot be read: {error.str()}")
+
+
+@contextmanager
+def _answering(question: str) -> Iterator[None]:
+    try:
+        yield
+    except KafkaException as error:
+        raise BrokersUnreachable(f"Kafka does not say {question}: {error.args[0].str()}") from error
+
+
+def _settled(ask: Callable[[], list[TopicPartition]]) -> list[TopicPartition]:
+    """Ask again while partitions that were made a moment ago have no leader yet."""
+    deadline = time.monotonic() + ANSWER_TIMEOUT_S
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if error.args[0].code() not in _LEADERLESS or time.monotonic() > deadline:
+                raise
+            time.sleep(ASK_AGAIN_INTERVAL_S)
