@@ -16,8 +16,8 @@ from typing import Any
 
 import fastavro
 import pytest
-from aiokafka.partitioner import murmur2
-from confluent_kafka import TIMESTAMP_CREATE_TIME, Consumer, Message, TopicPartition
+from aiokafka.partitioner import murmur2  # type: ignore[import-untyped]
+from confluent_kafka import TIMESTAMP_CREATE_TIME, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from tradetape.console.topics import admin_client, apply
 from tradetape.producers import DeliveryError, Producer, ProducerClosed, QueueFull
@@ -103,7 +103,7 @@ def on_the_tape(kafka: str, topic: str) -> list[Message]:
     consumer = Consumer({"bootstrap.servers": kafka, "group.id": "none", "enable.auto.commit": False})
     try:
         places = [TopicPartition(topic, number, 0) for number in range(PARTITIONS)]
-        ends = [consumer.get_watermark_offsets(place, timeout=DEADLINE_S)[1] for place in places]
+        ends = [_end(consumer, place) for place in places]
         consumer.assign(places)
         found: list[Message] = []
         deadline = time.monotonic() + DEADLINE_S
@@ -117,6 +117,17 @@ def on_the_tape(kafka: str, topic: str) -> list[Message]:
         consumer.close()
 
 
+def _end(consumer: Consumer, place: TopicPartition) -> int:
+    """The offset behind the last record; a topic that was just made may not know its leader yet."""
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            return int(consumer.get_watermark_offsets(place, timeout=DEADLINE_S)[1])
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION or time.monotonic() > deadline:
+                raise
+
+
 def body(message: Message, record: str) -> dict[str, Any]:
     """A record's fields as any Avro reader sees them: by the .avsc alone."""
     payload = message.value()
@@ -124,7 +135,7 @@ def body(message: Message, record: str) -> dict[str, Any]:
     schema = avro_schema.load(record)
     assert payload[:5] == b"\x00" + avro_schema.content_id(schema).to_bytes(4, "big")
     source = BytesIO(payload[5:])
-    fields = fastavro.schemaless_reader(source, fastavro.parse_schema(schema), None)  # type: ignore[arg-type]
+    fields = fastavro.schemaless_reader(source, fastavro.parse_schema(schema), None)
     assert source.read() == b""
     assert isinstance(fields, dict)
     return fields
@@ -187,9 +198,9 @@ def test_threads_share_a_producer_without_gaps_and_keep_the_order_of_each_key(
         for worker in workers:
             worker.join(DEADLINE_S)
         assert tape.flush(DEADLINE_S)
-    numbers: dict[bytes, list[int]] = defaultdict(list)
+    numbers: dict[str, list[int]] = defaultdict(list)
     for message in on_the_tape(kafka, f"{topic_prefix}indicator-updates"):
-        numbers[message.key()].append(body(message, "IndicatorUpdate")["producer_seq"])
+        numbers[str(message.key())].append(body(message, "IndicatorUpdate")["producer_seq"])
     assert len(numbers) == 7
     assert sorted(number for one in numbers.values() for number in one) == list(range(1, threads * each + 1))
     assert all(one == sorted(one) for one in numbers.values())
@@ -218,7 +229,9 @@ def test_a_decision_whose_topic_is_missing_is_an_error_that_names_the_topic(kafk
     tape.emit(signal())
     with pytest.raises(DeliveryError, match=f"1 decisions .*binance:BTCUSDT on {topic_prefix}trade-signals"):
         tape.flush(DEADLINE_S)
-    assert tape.health().failed == {"_UNKNOWN_TOPIC": 1}
+    ((cause, count),) = tape.health().failed.items()
+    assert cause.lstrip("_").startswith("UNKNOWN_TOPIC")
+    assert count == 1
     assert tape.flush(), "a failure is reported once"
     tape.close()
 
@@ -230,10 +243,10 @@ def test_decisions_that_cannot_be_delivered_are_an_error_and_emit_did_not_wait(a
         tape.emit(signal(number))
     # One that touched the network would have waited for it each time: 500 times a connection's timeout.
     assert time.monotonic() - before < DEADLINE_S
-    with pytest.raises(DeliveryError, match="500 decisions were not acknowledged within 0.1 s"):
+    with pytest.raises(DeliveryError, match=r"500 decisions were not acknowledged within 0\.1 s"):
         tape.flush(0.1)
     assert tape.health().connected is False
-    with pytest.raises(DeliveryError, match="500 decisions were not acknowledged within 0.2 s"):
+    with pytest.raises(DeliveryError, match=r"500 decisions were not acknowledged within 0\.2 s"):
         tape.close(0.2)
     assert tape.health().failed == {"_PURGE_QUEUE": 500}
 
@@ -242,7 +255,7 @@ def test_the_error_says_why_when_librdkafka_knows(closed_port: str) -> None:
     tape = Producer(bootstrap_servers=closed_port, source="bot")
     tape.emit(signal())
     eventually("an error of the connection", lambda: tape.health().last_error is not None)
-    with pytest.raises(DeliveryError, match="last error: .*([Cc]onnect|[Dd]own)"):
+    with pytest.raises(DeliveryError, match=r"last error: .*([Cc]onnect|[Dd]own)"):
         tape.close(0.1)
 
 
@@ -251,7 +264,7 @@ def test_market_updates_that_cannot_be_delivered_are_counted_and_no_error(away: 
     for number in range(20):
         tape.emit(update(number))
     assert tape.flush(0.1) is False
-    assert tape.health().queued == 20
+    eventually("twenty updates in the queue", lambda: tape.health().queued == 20)
     tape.close(0.1)
     health = tape.health()
     assert (health.queued, health.delivered, health.failed) == (0, 0, {"_PURGE_QUEUE": 20})
@@ -260,9 +273,11 @@ def test_market_updates_that_cannot_be_delivered_are_counted_and_no_error(away: 
 def test_a_market_update_that_finds_no_room_is_dropped_and_counted(closed_port: str) -> None:
     tape = Producer(bootstrap_servers=closed_port, source="bot", kafka_options={"queue.buffering.max.messages": "10"})
     numbers = [tape.emit(update(number)).producer_seq for number in range(25)]
+    # librdkafka's own errors stand in the same queue until they were served.
+    eventually("ten updates in the queue", lambda: tape.health().queued == 10)
     health = tape.health()
     tape.close(0.1)
-    assert (health.queued, health.dropped, health.emitted) == (10, {"queue_full": 15}, 25)
+    assert (health.dropped, health.emitted) == ({"queue_full": 15}, 25)
     assert numbers == list(range(1, 26)), "what was dropped has its number, so the gap on the tape shows the loss"
 
 
@@ -355,9 +370,14 @@ def test_the_context_manager_ends_in_bounded_time_and_reports_lost_decisions(awa
 
 def test_the_hosts_own_exception_is_not_hidden(closed_port: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Producer.close, "__defaults__", (0.1,))
-    with pytest.raises(KeyError, match="the host's"), Producer(bootstrap_servers=closed_port, source="bot") as tape:
-        tape.emit(signal())
-        raise KeyError("the host's")
+
+    def host() -> None:
+        with Producer(bootstrap_servers=closed_port, source="bot") as tape:
+            tape.emit(signal())
+            raise KeyError("the host's")
+
+    with pytest.raises(KeyError, match="the host's"):
+        host()
 
 
 PREAMBLE = """

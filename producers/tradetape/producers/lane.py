@@ -1,7 +1,7 @@
 """A lane to the broker: one librdkafka client with bounded queues that never makes its caller wait for the network.
 
 Market updates and decisions have a lane each, so that a flood of one cannot fill the queue of the other. Failures are
-reported one by one; what arrived is counted by subtraction, since a callback for each event would slow the caller.
+reported one by one; market updates that arrived are counted by subtraction, since a callback for each slows the caller.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ DEFAULTS: Mapping[str, Any] = {
     "queue.buffering.max.kbytes": QUEUE_KBYTES,
     "socket.keepalive.enable": True,
     "reconnect.backoff.max.ms": 2_000,
-    "delivery.report.only.error": True,
 }
 
 
@@ -50,9 +49,13 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Lane:
-    """One client, its counters and its failures. `offer` is called by one thread at a time, `serve` by the poll thread."""
+    """One client, its counters and its failures. `offer` is called by one thread at a time.
 
-    def __init__(self, name: str, settings: KafkaSettings, *, delivery_timeout_s: float) -> None:
+    With `report_each` every record is accounted for exactly. Without, the counts lag by what librdkafka has to tell
+    besides, and are right once that was served.
+    """
+
+    def __init__(self, name: str, settings: KafkaSettings, *, delivery_timeout_s: float, report_each: bool) -> None:
         self.last_error: str | None = None
         self.connected = False
         self._failed: Counter[str] = Counter()
@@ -60,6 +63,7 @@ class Lane:
         self._unreported = 0
         self._offered = 0
         self._delivered = 0
+        self._report_each = report_each
         self._lock = threading.Lock()
         defaults = {
             **DEFAULTS,
@@ -69,6 +73,7 @@ class Lane:
         config = settings.client_config(defaults, fixed=FIXED)
         if str(config["queue.buffering.max.messages"]) == "0":
             raise SettingsError(f"{kafka_variable('queue.buffering.max.messages')} must be a limit: 1 or more")
+        config["delivery.report.only.error"] = not report_each
         config |= {"error_cb": on_error(self._on_error), "on_delivery": self._report}
         try:
             self._client = Producer(config, logger=logger)
@@ -89,14 +94,15 @@ class Lane:
 
     def serve(self, timeout_s: float) -> None:
         """Run the callbacks that are due; librdkafka does nothing for a caller that never polls."""
-        self._client.poll(timeout_s)
         before = self._delivered
+        self._client.poll(timeout_s)
         if self.delivered() > before:
             self.connected = True
 
     def flush(self, timeout_s: float) -> int:
         """Wait until all that was queued is reported; how many are not."""
-        return int(self._client.flush(max(timeout_s, 0.0)))
+        self._client.flush(max(timeout_s, 0.0))
+        return self.queued()
 
     def purge(self) -> None:
         """Give up what is still queued; each is reported as failed."""
@@ -105,14 +111,15 @@ class Lane:
 
     def queued(self) -> int:
         """How many records wait or are on their way."""
-        return len(self._client)
+        return max(self._offered - self.delivered() - self._failed.total(), 0)
 
     def delivered(self) -> int:
         """How many records the broker has acknowledged."""
-        with self._lock:
-            # Between two of these numbers a record may move; the count may lag for it, but never goes back.
-            self._delivered = max(self._delivered, self._offered - self.queued() - self._failed.total())
-            return self._delivered
+        if not self._report_each:
+            with self._lock:
+                arrived = self._offered - len(self._client) - self._failed.total()
+                self._delivered = max(self._delivered, arrived)
+        return self._delivered
 
     def failed(self) -> dict[str, int]:
         """How many records failed since the start, by librdkafka's name of the cause."""
@@ -128,6 +135,8 @@ class Lane:
 
     def _report(self, error: KafkaError | None, message: Message) -> None:
         if error is None:
+            with self._lock:
+                self._delivered += 1
             return
         self.last_error = error.str()
         with self._lock:

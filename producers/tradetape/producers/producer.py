@@ -78,8 +78,10 @@ class Producer:
         self._overflow = overflow
         # In the order in which they are flushed: what may not be lost has the time first.
         self._lanes = {
-            Delivery.DECISION: Lane("decision", kafka, delivery_timeout_s=DECISION_DELIVERY_TIMEOUT_S),
-            Delivery.MARKET: Lane("market", kafka, delivery_timeout_s=MARKET_DELIVERY_TIMEOUT_S),
+            Delivery.DECISION: Lane(
+                "decision", kafka, delivery_timeout_s=DECISION_DELIVERY_TIMEOUT_S, report_each=True
+            ),
+            Delivery.MARKET: Lane("market", kafka, delivery_timeout_s=MARKET_DELIVERY_TIMEOUT_S, report_each=False),
         }
         self._prefix = catalogue.prefix
         self._dropped: Counter[str] = Counter()
