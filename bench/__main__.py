@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import emit, history, state
+from bench import emit, history, latency, promises, state
 from bench.errors import BenchFailed
 from bench.options import Options
 from bench.progress import say
@@ -28,6 +28,8 @@ SUBJECTS: Mapping[str, Callable[[Services, Options], Report]] = {
     "emit": emit.run,
     "history": history.run,
     "state": state.run,
+    "latency": latency.run,
+    "promises": promises.run,
 }
 
 
