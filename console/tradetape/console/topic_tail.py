@@ -30,12 +30,12 @@ class Place(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """What to show. `count` limits it: the newest without `start`, else the first ones."""
+    """What to show. `limit` is how many: the newest without `start`, else the first ones."""
 
     topic: str
     start: Place | None
     end: Place | None
-    count: int | None
+    limit: int | None
     follow: bool
 
 
@@ -106,7 +106,7 @@ class TopicTail:
             found = self._offsets(selection.start, partitions)
         else:
             # The newest of all are among the newest of each partition.
-            found = {one: ends[one] - (selection.count or 0) for one in partitions}
+            found = {one: ends[one] - (selection.limit or 0) for one in partitions}
         starts = {one: min(max(begins[one], found[one]), ends[one]) for one in partitions}
         timed = (Timed(record.timestamp_ms * 1_000, record) for record in self._reader.read(starts, ends))
         return (one.record for one in in_time_order(timed))
@@ -129,8 +129,8 @@ class TopicTail:
 
 
 def _limited(records: Iterator[Record], selection: Selection) -> Iterable[Record]:
-    if selection.count is None:
+    if selection.limit is None:
         return records
     if selection.start is None:
-        return deque(records, maxlen=selection.count)
-    return (record for record, _ in zip(records, range(selection.count), strict=False))
+        return deque(records, maxlen=selection.limit)
+    return (record for record, _ in zip(records, range(selection.limit), strict=False))

@@ -55,7 +55,7 @@ def _tail(args: argparse.Namespace) -> int:
         topic=topic_named(catalogue, args.topic),
         start=place(args.start) if args.start else None,
         end=place(args.end) if args.end else None,
-        count=args.n or (None if args.start else DEFAULT_COUNT),
+        limit=args.n or (None if args.start else DEFAULT_COUNT),
         follow=args.follow,
     )
     is_for_people = sys.stdout.isatty() and not args.json
