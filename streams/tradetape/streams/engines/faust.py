@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TextIO
 
 import faust
 import msgspec
+from faust.exceptions import AlreadyConfiguredWarning, ConsumerNotStarted
 
 from tradetape.producers.connection import KafkaSettings
 from tradetape.producers.errors import SettingsError
@@ -54,6 +57,9 @@ SETTINGS: dict[str, Any] = {
     "key_serializer": "raw",
     "value_serializer": "raw",
 }
+
+
+LEAST_STOP_TIMEOUT_S = 1.0
 
 
 class FaustLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +107,9 @@ class FaustEngine:
         self._limits = limits or FaustLimits()
         self._now_us = now_us
         self._stop = threading.Event()
+        self._drained = asyncio.Event()
+        self._drained.set()
+        """No batch is at hand: what was processed is acknowledged, and nothing else has begun."""
         self._done: dict[Partition, int] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"tradetape-{processor.name}")
 
@@ -112,10 +121,15 @@ class FaustEngine:
         self._thread.shutdown(wait=False)
 
     async def _run(self, folder: str) -> None:
-        app = self._app(folder)
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:
+            await self._run_app(self._app(folder), nowhere)
+
+    async def _run_app(self, app: Any, nowhere: TextIO) -> None:
+        # Faust's progress spinner writes escape sequences to what it takes for a terminal.
         worker = _Worker(
-            app, override_logging=False, redirect_stdouts=False, quiet=True, loop=asyncio.get_running_loop()
-        )
+            app, override_logging=False, redirect_stdouts=False, quiet=True, stdout=nowhere, stderr=nowhere,
+            loop=asyncio.get_running_loop(),
+        )  # fmt: skip
         failure: BaseException | None = None
         started = asyncio.ensure_future(worker.start())
         try:
@@ -123,7 +137,7 @@ class FaustEngine:
         finally:
             started.cancel()
             await asyncio.gather(started, return_exceptions=True)
-            await self._end(worker)
+            await self._end(app, worker)
         if failure is not None:
             raise failure
 
@@ -141,11 +155,22 @@ class FaustEngine:
             self._observe(app)
         return None
 
-    async def _end(self, worker: Any) -> None:
-        """Stop within bounds: offsets follow acknowledgements, so what is cut off here is merely read again."""
-        try:
-            await asyncio.wait_for(worker.stop(), self._limits.stop_timeout_s)
-        except TimeoutError:
+    async def _end(self, app: Any, worker: Any) -> None:
+        """Let the batch at hand finish, commit, leave the group, all within bounds.
+
+        Offsets follow acknowledgements, so what is cut off here is merely read again. What Faust has read ahead and
+        nobody has begun with is not waited for: its own stop would, without bound.
+        """
+        deadline = time.monotonic() + self._limits.stop_timeout_s
+        if app.crash_reason is None and worker.crash_reason is None:
+            await _at_most(self._limits.stop_timeout_s, self._drained.wait())
+            if self._done:
+                await _at_most(max(deadline - time.monotonic(), LEAST_STOP_TIMEOUT_S), app.consumer.commit())
+        with warnings.catch_warnings():
+            # It warns that parts of Faust may have used the old value, which they shall have until now.
+            warnings.simplefilter("ignore", AlreadyConfiguredWarning)
+            app.conf.stream_wait_empty = False
+        if not await _at_most(max(deadline - time.monotonic(), LEAST_STOP_TIMEOUT_S), worker.stop()):
             logger.warning("Faust did not stop within %.0f s; leaving it", self._limits.stop_timeout_s)
 
     def _app(self, folder: str) -> Any:
@@ -169,11 +194,13 @@ class FaustEngine:
         try:
             while True:
                 events = await self._next_batch(waiting, reading)
-                if not events:
-                    return
-                await self._deliver([_record(event) for event in events])
-                for event in events:
-                    await unacknowledged.ack(event)
+                if await self._deliver([_record(event) for event in events]):
+                    for event in events:
+                        await unacknowledged.ack(event)
+                self._drained.set()
+                if self._stop.is_set():
+                    # Until Faust stops us: it takes an agent that returns for one to be started again.
+                    await asyncio.Event().wait()
         finally:
             reading.cancel()
 
@@ -183,28 +210,32 @@ class FaustEngine:
         if not first.done():
             first.cancel()
             reading.result()
-            if self._stop.is_set():
-                return []
             raise Terminal("Faust's stream ended")
+        self._drained.clear()
         events = [first.result()]
         while len(events) < self._limits.max_batch_records and not waiting.empty():
             events.append(waiting.get_nowait())
         return events
 
-    async def _deliver(self, batch: Sequence[Record]) -> None:
-        """Step 1 process, step 2 await every dead letter; step 3, the acknowledgement, follows in the agent."""
+    async def _deliver(self, batch: Sequence[Record]) -> bool:
+        """Step 1 process, step 2 await every dead letter; step 3, the acknowledgement, follows in the agent.
+
+        False when we were told to stop before that: nothing of the batch may be acknowledged.
+        """
         backoff = Backoff()
-        while True:
+        while not self._stop.is_set():
             try:
                 await self._in_thread(attempt, self._processor, batch, self._dead_letters)
-                break
             except Transient as error:
                 logger.warning("waiting: %s", error, extra={"action": "wait"})
                 self._progress.waits(str(error))
                 await asyncio.sleep(backoff.next_s())
-        for record in batch:
-            self._done[Partition(record.topic, record.partition)] = record.offset + 1
-        self._progress.moved(batch)
+                continue
+            for record in batch:
+                self._done[Partition(record.topic, record.partition)] = record.offset + 1
+            self._progress.moved(batch)
+            return True
+        return False
 
     async def _tick(self) -> None:
         if not isinstance(self._processor, Ticking):
@@ -221,7 +252,10 @@ class FaustEngine:
 
     def _observe(self, app: Any) -> None:
         self._progress.polled()
-        assigned = sorted(Partition(one.topic, one.partition) for one in app.consumer.assignment())
+        try:
+            assigned = sorted(Partition(one.topic, one.partition) for one in app.consumer.assignment())
+        except ConsumerNotStarted:
+            return
         if assigned != sorted(self._progress.lag):
             self._progress.assigned(assigned)
         highest = {one: app.consumer.highwater(faust.types.TP(one.topic, one.partition)) for one in assigned}
@@ -239,8 +273,18 @@ def _record(event: Any) -> Record:
         message.key,
         message.value,
         tuple(message.headers or ()),
-        int(message.timestamp * 1_000),
+        round(message.timestamp * 1_000),
     )
+
+
+async def _at_most(timeout_s: float, awaited: Awaitable[Any]) -> bool:
+    """Wait for something, but not for long; whether it came to its end."""
+    waiting = asyncio.ensure_future(awaited)
+    done, _ = await asyncio.wait({waiting}, timeout=timeout_s)
+    waiting.cancel()
+    for one in done:
+        one.result()
+    return bool(done)
 
 
 def _as_exception(reason: BaseException | str) -> BaseException:

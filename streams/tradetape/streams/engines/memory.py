@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 
 from tradetape.streams.dead_letters import DeadLetters
@@ -33,10 +34,15 @@ class MemoryEngine:
         self._max_attempts = max_attempts
         self.committed: dict[Partition, int] = {}
 
-    def run(self) -> None:
-        """Feed everything, then return. Raises what the processor raises; Transient after `max_attempts`."""
+    def run(self, stop: threading.Event | None = None) -> None:
+        """Feed everything, then return, sooner when `stop` is set.
+
+        Raises what the processor raises; Transient after `max_attempts`.
+        """
         waiting = self._from_start()
         for start in range(0, len(waiting), self._max_batch_records):
+            if stop is not None and stop.is_set():
+                return
             batch = waiting[start : start + self._max_batch_records]
             self._deliver(batch)
             for record in batch:
