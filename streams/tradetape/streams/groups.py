@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from tradetape.producers.connection import KafkaSettings, on_error
 from tradetape.producers.connection import logger as kafka_logger
+from tradetape.streams.backoff import Backoff
 from tradetape.streams.errors import BrokersUnreachable, Terminal
 
 logger = logging.getLogger("tradetape.streams")
@@ -16,6 +18,12 @@ logger = logging.getLogger("tradetape.streams")
 TIMEOUT_S = 15.0
 _NO_GROUP = (KafkaError.GROUP_ID_NOT_FOUND,)
 _IN_USE = (KafkaError.NON_EMPTY_GROUP,)
+_NOT_YET = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
+"""What a broker answers that has just started and is still loading its groups."""
 
 
 def _admin(kafka: KafkaSettings) -> AdminClient:
@@ -45,15 +53,21 @@ def forget_offsets(kafka: KafkaSettings, group: str) -> bool:
     Raises BrokersUnreachable.
     """
     # Kept by name: a client that is let go of takes the answers with it, and nobody would ever wake the waiting.
-    admin = _admin(kafka)
-    try:
-        for future in admin.delete_consumer_groups([group], request_timeout=TIMEOUT_S).values():
-            future.result()
-    except KafkaException as error:
-        code = error.args[0].code()
-        if code in _IN_USE:
-            logger.warning("the group %s is in use and goes on from where it is", group, extra={"action": "rebuild"})
-            return False
-        if code not in _NO_GROUP:
-            raise BrokersUnreachable(f"Kafka: {error.args[0].str()}") from error
-    return True
+    admin, backoff, deadline = _admin(kafka), Backoff(), time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            for future in admin.delete_consumer_groups([group], request_timeout=TIMEOUT_S).values():
+                future.result()
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code in _NOT_YET and time.monotonic() < deadline:
+                time.sleep(backoff.next_s())
+                continue
+            if code in _IN_USE:
+                logger.warning(
+                    "the group %s is in use and goes on from where it is", group, extra={"action": "rebuild"}
+                )
+                return False
+            if code not in _NO_GROUP:
+                raise BrokersUnreachable(f"Kafka: {error.args[0].str()}") from error
+        return True
