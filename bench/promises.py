@@ -24,6 +24,7 @@ from bench.sample import put_on_tape
 from bench.services import Services
 from bench.snapshot import Snapshot, differing, snapshot, without_expiry
 from bench.statements import statement
+from tradetape.console.demo.workers import Workers
 from tradetape.schemas import Candle, Catalogue, Event, IndicatorUpdate, TradeSignal
 from tradetape.schemas.times import from_datetime
 from tradetape.streams.state.keys import Keys
@@ -125,7 +126,7 @@ def _ours(report: Report, services: Services, content: Content, reads: int) -> K
         with services.workers("promises", catalogue, dsn) as workers:
             workers.start("history", "work", "history")
             _fill_by_worker(services, catalogue, client, emitted)
-            _wait(lambda: _stored(connection) >= len(emitted), "the history holds every event")
+            _wait(workers, lambda: _stored(connection) >= len(emitted), "the history holds every event")
         before = snapshot(client)
         taken = _used_memory(client) - empty
         reader = StateReader(client)
@@ -143,7 +144,11 @@ def _fill_by_worker(services: Services, catalogue: Catalogue, client: redis.Redi
     newest = _newest(emitted)
     with services.workers("promises", catalogue) as workers:
         workers.start("state", "work", "state", "--engine", "kafka")
-        _wait(lambda: _times(client, list(newest)) == list(newest.values()), "Redis holds the newest of every series")
+        _wait(
+            workers,
+            lambda: _times(client, list(newest)) == list(newest.values()),
+            "Redis holds the newest of every series",
+        )
 
 
 def _newest(emitted: Sequence[Event]) -> Mapping[str, int]:
@@ -175,9 +180,10 @@ def _stored(connection: psycopg.Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def _wait(is_so: Callable[[], bool], what: str) -> None:
+def _wait(workers: Workers, is_so: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + WAIT_TIMEOUT_S
     while not is_so():
+        workers.check()
         if time.monotonic() > deadline:
             raise BenchFailed(f"waited {WAIT_TIMEOUT_S:.0f} s in vain until {what}")
         time.sleep(WAIT_STEP_S)
