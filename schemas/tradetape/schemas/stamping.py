@@ -19,9 +19,9 @@ from tradetape.schemas.errors import EventError
 from tradetape.schemas.events import Event, RunMode
 from tradetape.schemas.fields import FieldPlan, FieldRefused, accept_at, nullable
 
-_STAMPED = frozenset(
-    ("event_id", "emitted_at", "producer", "producer_run_id", "producer_seq", "run_mode", "correlation_id")
-)
+_STAMPED = frozenset(("event_id", "emitted_at", "producer", "producer_run_id", "producer_seq"))
+_COMPLETED = frozenset(("event_time", "correlation_id"))
+"""Fields that a user may leave out and that every event has in the end."""
 _FORWARD_US = times.DAY_US
 """How far ahead of the producer's clock an event_time may lie before it can only be a wrong unit."""
 
@@ -71,12 +71,11 @@ class Stamper:
 
     def _converted(self, event_type: EventType, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         now_us = self._clock()
-        run_mode = given["run_mode"] or self.run_mode
+        given["run_mode"] = given["run_mode"] or self.run_mode
         typed: dict[str, Any] = {
             "emitted_at": times.to_datetime(now_us),
             "producer": self.source,
             "producer_run_id": self.run_id,
-            "run_mode": run_mode,
         }
         plain = {**typed, "emitted_at": now_us}
         if event_type.prepare is not None:
@@ -95,7 +94,7 @@ class Stamper:
         plans = self._plans.get(event_type)
         if plans is None:
             stamped = _STAMPED | {event_type.own_id}
-            plans = tuple(_optional_time(plan) for plan in event_type.plans if plan.name not in stamped)
+            plans = tuple(_optional(plan) for plan in event_type.plans if plan.name not in stamped)
             self._plans[event_type] = plans
         return plans
 
@@ -112,8 +111,8 @@ def _derive_event_time(event_type: EventType, typed: dict[str, Any], plain: dict
         raise FieldRefused("event_time", typed["event_time"], f"must equal {source} or be left out")
 
 
-def _optional_time(plan: FieldPlan) -> FieldPlan:
-    return plan._replace(converter=nullable(plan.converter)) if plan.name == "event_time" else plan
+def _optional(plan: FieldPlan) -> FieldPlan:
+    return plan._replace(converter=nullable(plan.converter)) if plan.name in _COMPLETED else plan
 
 
 def _check_not_ahead(event_time_us: int, value: object, now_us: int) -> None:
@@ -124,12 +123,22 @@ def _check_not_ahead(event_time_us: int, value: object, now_us: int) -> None:
 
 
 def _derived_ids(event_type: EventType, given: dict[str, Any], plain: dict[str, Any]) -> dict[str, str]:
-    event_id = event_type.derive_id(plain) if event_type.derive_id else given["event_id"] or identity.uuid7_text()
+    event_id = event_type.derive_id(plain) if event_type.derive_id else _given_id(given["event_id"])
     own_id = event_type.own_id
     ids: dict[str, str] = {"event_id": event_id}
     if own_id is not None:
         if given[own_id] not in (None, event_id):
             raise FieldRefused(own_id, given[own_id], f"must be left out: it is the event_id, {event_id}")
         ids[own_id] = event_id
-    ids["correlation_id"] = given["correlation_id"] or plain.get("signal_id") or event_id
+    ids["correlation_id"] = plain["correlation_id"] or plain.get("signal_id") or event_id
     return ids
+
+
+def _given_id(value: object) -> str:
+    """The id of an event without a natural key: the user's own, so that a repeat has it too, or a new one."""
+    if value is None:
+        return identity.uuid7_text()
+    try:
+        return str(uuid.UUID(str(value)))
+    except ValueError:
+        raise FieldRefused("event_id", value, "must be a UUID, or be left out") from None
