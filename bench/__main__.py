@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import emit, history, latency, promises, state
+from bench import candles, emit, history, latency, promises, state
 from bench.errors import BenchFailed
 from bench.options import Options
 from bench.progress import say
@@ -30,6 +30,7 @@ SUBJECTS: Mapping[str, Callable[[Services, Options], Report]] = {
     "state": state.run,
     "latency": latency.run,
     "promises": promises.run,
+    "candles": candles.run,
 }
 
 
