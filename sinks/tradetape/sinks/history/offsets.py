@@ -7,6 +7,7 @@ ended: nothing else frees a writer that was paused in the middle of COPY, whose 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,9 @@ import psycopg
 from tradetape.sinks.errors import Fenced, WentBack
 from tradetape.sinks.history.queries import query
 from tradetape.streams.processor import Partition
+
+UNANSWERED_REMEMBERED = 16
+"""How many sessions, whose attempt to retake was not answered, are known as ours."""
 
 
 class Holding(NamedTuple):
@@ -32,6 +36,7 @@ class Offsets:
         self._sink = sink
         self._topic_uuid = topic_uuid
         self.held: dict[Partition, Holding] = {}
+        self._unanswered: deque[dict[str, Any]] = deque(maxlen=UNANSWERED_REMEMBERED)
 
     def claim(self, connection: psycopg.Connection, partitions: Sequence[Partition]) -> dict[Partition, int | None]:
         """Take partitions from whoever held them; where to go on in each, None for the beginning."""
@@ -76,6 +81,11 @@ class Offsets:
         Also settles a COMMIT that got no answer: next_offset says whether it happened.
         """
         session = _session(connection)
+        tried = {
+            "tried_pids": [one["pid"] for one in self._unanswered],
+            "tried_starts": [one["backend_start"] for one in self._unanswered],
+        }
+        self._unanswered.append(session)
         taken: dict[Partition, Holding] = {}
         with connection.transaction():
             for one, holding in self.held.items():
@@ -85,6 +95,7 @@ class Offsets:
                     "partition": one.partition,
                     "epoch": holding.epoch,
                     **session,
+                    **tried,
                 }
                 row = connection.execute(query("retake"), parameters).fetchone()
                 if row is None:
@@ -96,6 +107,7 @@ class Offsets:
                     )
                 taken[one] = Holding(holding.uuid, epoch, next_offset)
         self.held |= taken
+        self._unanswered.clear()
 
     def release(self, partitions: Iterable[Partition]) -> None:
         """Forget partitions that belong to somebody else now."""

@@ -40,10 +40,13 @@ SET epoch = o.epoch + 1, owner_pid = excluded.owner_pid, owner_backend_start = e
 RETURNING epoch, next_offset
 
 -- name: retake
--- Go on after a mere reconnect: only where nobody else has taken it meanwhile.
+-- Go on after a mere reconnect: only where nobody else has taken it meanwhile. An epoch that we do not know is ours all
+-- the same when one of our sessions raised it: then only the answer to its COMMIT was lost.
 UPDATE tradetape.sink_offsets
 SET epoch = epoch + 1, owner_pid = %(pid)s, owner_backend_start = %(backend_start)s, updated_at = now()
-WHERE sink = %(sink)s AND topic_uuid = %(uuid)s AND partition = %(partition)s AND epoch = %(epoch)s
+WHERE sink = %(sink)s AND topic_uuid = %(uuid)s AND partition = %(partition)s
+  AND (epoch = %(epoch)s OR (owner_pid, owner_backend_start)
+       IN (SELECT * FROM unnest(%(tried_pids)s::int[], %(tried_starts)s::timestamptz[])))
 RETURNING epoch, next_offset
 
 -- name: advance
