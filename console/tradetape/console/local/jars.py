@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
@@ -38,14 +38,21 @@ def listed() -> tuple[Jar, ...]:
     return tuple(Jar(coordinate, sha256) for coordinate, sha256 in lines)
 
 
-def ensure(repository: Path, jars: Iterable[Jar]) -> list[Path]:
-    """The paths of the jars, fetched where they are missing or damaged. Raises DownloadFailed."""
+Fetch = Callable[[Jar], None]
+"""Brings one jar to its path. Raises DownloadFailed."""
+
+
+def ensure(repository: Path, jars: Iterable[Jar], *, source: Callable[[Path], Fetch] | None = None) -> list[Path]:
+    """The paths of the jars, fetched where they are missing or damaged. Raises DownloadFailed.
+
+    `source` gives what fetches into a repository: Maven Central by default.
+    """
     jars = tuple(jars)
     if not all(_is_whole(jar, repository) for jar in jars):
         repository.mkdir(parents=True, exist_ok=True)
         with (repository / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            _fetch(repository, [jar for jar in jars if not _is_whole(jar, repository)])
+            _fetch(repository, [jar for jar in jars if not _is_whole(jar, repository)], source or _maven_central)
     return [jar.path(repository) for jar in jars]
 
 
@@ -54,23 +61,32 @@ def _is_whole(jar: Jar, repository: Path) -> bool:
     return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == jar.sha256
 
 
-def _fetch(repository: Path, jars: list[Jar]) -> None:
+def _fetch(repository: Path, jars: list[Jar], source: Callable[[Path], Fetch]) -> None:
+    fetch = source(repository)
+
+    def bring(jar: Jar) -> None:
+        jar.path(repository).unlink(missing_ok=True)
+        fetch(jar)
+        if not _is_whole(jar, repository):
+            jar.path(repository).unlink(missing_ok=True)
+            raise DownloadFailed(f"{jar.coordinate} is not the file that tradetape was tested with; try again")
+
+    with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
+        list(pool.map(bring, jars))
+
+
+def _maven_central(repository: Path) -> Fetch:
     from jgo.maven import MavenContext
 
     # The context's default resolver is jgo's own; a `mvn` that happens to be on PATH is not asked.
     context = MavenContext(repo_cache=repository, timeout=DOWNLOAD_TIMEOUT_S)
 
     def fetch(jar: Jar) -> None:
-        jar.path(repository).unlink(missing_ok=True)
         group, artifact, version = jar.coordinate.split(":")
         try:
             context.project(group, artifact).at_version(version).artifact().resolve()
         except (OSError, RuntimeError) as error:
             reason = f"cannot fetch {jar.coordinate} from Maven Central: {error}; check the network and try again"
             raise DownloadFailed(reason) from error
-        if not _is_whole(jar, repository):
-            jar.path(repository).unlink(missing_ok=True)
-            raise DownloadFailed(f"{jar.coordinate} is not the file that tradetape was tested with; try again")
 
-    with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
-        list(pool.map(fetch, jars))
+    return fetch

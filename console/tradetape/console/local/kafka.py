@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tradetape.console.errors import StackError
 from tradetape.console.local import jars, ports, process
+from tradetape.console.local.places import fresh_folder
 from tradetape.console.local.service import Service
 
 JAVA_OPTIONS = (
@@ -50,8 +51,7 @@ class Kafka(Service):
 
     def _format(self, data: Path, port: int, controller: int) -> None:
         """Format into a folder aside and move it into place, so that a killed format leaves nothing half-made."""
-        aside = self._folder / "data.new"
-        shutil.rmtree(aside, ignore_errors=True)
+        aside = fresh_folder(self._folder, "data.new.")
         settings = self._folder / "format.properties"
         settings.write_text(_properties(port, controller, aside), encoding="utf-8")
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,3 +89,20 @@ def make_owned(folder: Path, mode: int) -> None:
     if folder.is_symlink() or found.st_uid != os.geteuid():
         raise StackError(f"{folder} belongs to somebody else; remove it and try again")
     folder.chmod(mode)
+
+
+def fresh_folder(parent: Path, prefix: str) -> Path:
+    """An empty folder to lay something out in before it is moved into place; what earlier attempts left is removed.
+
+    Each attempt has a name of its own: a tool whose starter was killed may still be writing to the last one.
+    """
+    for left in parent.glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, from its first moment on."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)

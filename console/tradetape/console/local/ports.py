@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
+UNPRIVILEGED = range(1024, 65536)
 
 
 def is_free(port: int) -> bool:
@@ -38,8 +39,7 @@ class PortBook:
 
     def remembered(self, name: str) -> int | None:
         """The port that the service had at its last start."""
-        port = self._load().get(name)
-        return port if isinstance(port, int) else None
+        return self._load().get(name)
 
     def choose(self, name: str, preferred: int | None) -> int:
         """The port to start on: the last one, the preferred one, or any; the first that is free."""
@@ -58,9 +58,10 @@ class PortBook:
         fresh.replace(self._path)
         return port
 
-    def _load(self) -> dict[str, object]:
+    def _load(self) -> dict[str, int]:
         try:
             loaded = json.loads(self._path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, ValueError):
             return {}
-        return loaded if isinstance(loaded, dict) else {}
+        found = loaded if isinstance(loaded, dict) else {}
+        return {name: port for name, port in found.items() if isinstance(port, int) and port in UNPRIVILEGED}

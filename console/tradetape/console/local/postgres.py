@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from tradetape.console.errors import StackError
 from tradetape.console.local import ports, process
-from tradetape.console.local.places import make_owned, unprivileged_user
+from tradetape.console.local.places import fresh_folder, make_owned, unprivileged_user, write_private
 from tradetape.console.local.service import Service
 
 OWNER = "tradetape"
@@ -46,7 +46,8 @@ class Postgres(Service):
 
     @property
     def _password_file(self) -> Path:
-        return self.places.home / "postgres.password"
+        # Beside the data, which knows no other password: root's outlives a home that was removed by hand.
+        return self.places.postgres() / "password"
 
     def user(self) -> tuple[int, int] | None:
         return unprivileged_user()
@@ -73,8 +74,7 @@ class Postgres(Service):
         """The server's files where `nobody` may read them: the package may lie in a home that is closed to others."""
         copy = self.places.postgres() / "server"
         if not copy.exists():
-            aside = copy.with_name("server.new")
-            shutil.rmtree(aside, ignore_errors=True)
+            aside = fresh_folder(copy.parent, "server.new.")
             for part in (SERVER, LIBRARIES):
                 shutil.copytree(_site_packages() / part, aside / part, symlinks=True)
             _open_to_all(aside)
@@ -83,12 +83,9 @@ class Postgres(Service):
 
     def _initialise(self, root: Path) -> None:
         """Make the database aside and move it into place, so that a killed initdb leaves nothing half-made."""
-        aside = root / "data.new"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(mode=0o700)
-        handed = root / "password.new"
-        handed.write_text(self._password(), encoding="utf-8")
-        handed.chmod(0o600)
+        aside = fresh_folder(root, "data.new.")
+        handed = root / "password.handed"
+        write_private(handed, self._password())
         if (user := self.user()) is not None:
             os.chown(aside, *user)
             os.chown(handed, *user)
@@ -114,8 +111,9 @@ class Postgres(Service):
 
     def _password(self) -> str:
         if not self._password_file.exists():
-            with os.fdopen(os.open(self._password_file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-                file.write(secrets.token_urlsafe(18))
+            fresh = self._password_file.with_suffix(".new")
+            write_private(fresh, secrets.token_urlsafe(18))
+            fresh.rename(self._password_file)
         return self._password_file.read_text(encoding="utf-8")
 
     def command(self, port: int) -> Sequence[str]:
@@ -142,7 +140,6 @@ class Postgres(Service):
 
     def wipe(self) -> None:
         shutil.rmtree(self.places.postgres(), ignore_errors=True)
-        self._password_file.unlink(missing_ok=True)
 
 
 def _site_packages() -> Path:

@@ -31,6 +31,15 @@ def find(marker: str) -> psutil.Process | None:
     return None
 
 
+def listening_ports(process: psutil.Process) -> set[int]:
+    """The TCP ports that a process listens on; empty also where we may not look."""
+    try:
+        sockets = process.net_connections(kind="tcp")
+    except psutil.Error:
+        return set()
+    return {one.laddr.port for one in sockets if one.status == psutil.CONN_LISTEN}
+
+
 def start(
     command: Sequence[str],
     *,
@@ -74,13 +83,14 @@ def _gone(process: psutil.Process, timeout_s: float) -> bool:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-            _reap(process.pid)
+            reap(process.pid)
             return True
         time.sleep(POLL_INTERVAL_S)
     return False
 
 
-def _reap(pid: int) -> None:
+def reap(pid: int) -> None:
+    """Take note of a child's end, so that its pid is free; harmless for what is no child of ours, or lives."""
     try:
         os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:

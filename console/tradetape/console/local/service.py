@@ -32,6 +32,7 @@ class Service(ABC):
         self.places = places
         self.ports = ports
         self._preferred = self.preferred_port if fixed_ports else None
+        self._child: int | None = None
 
     @property
     @abstractmethod
@@ -67,26 +68,37 @@ class Service(ABC):
         return None
 
     def running(self) -> tuple[psutil.Process, int] | None:
-        """The server's process and port, when it runs."""
+        """The server's process and port, when it runs where the book of ports says."""
         found = process.find(self.marker)
         port = self.ports.remembered(self.name)
-        return (found, port) if found and port else None
+        if found is None or port is None:
+            return None
+        # One that listens nowhere yet is still starting.
+        listening = process.listening_ports(found)
+        return (found, port) if port in listening or not listening else None
 
     def up(self) -> int:
         """Start it where it does not run, and wait until it answers; its port. Raises StackError."""
-        if (found := self.running()) is not None:
-            port = found[1]
-        else:
-            port = self.ports.choose(self.name, self._preferred)
-            self.prepare(port)
-            process.start(
-                self.command(port),
-                log=self.places.log(self.name),
-                environment=self.environment(),
-                folder=self.folder(),
-                user=self.user(),
-            )
+        found = self.running()
+        port = found[1] if found else self._start()
         self._await(port)
+        return port
+
+    def _start(self) -> int:
+        # One that runs on a port that nobody knows, since the book was lost, holds the data that is opened next.
+        self.down()
+        if self._child is not None:
+            # Killed from outside it stays our zombie, and PostgreSQL takes its pid for that of a running server.
+            process.reap(self._child)
+        port = self.ports.choose(self.name, self._preferred)
+        self.prepare(port)
+        self._child = process.start(
+            self.command(port),
+            log=self.places.log(self.name),
+            environment=self.environment(),
+            folder=self.folder(),
+            user=self.user(),
+        ).pid
         return port
 
     def _await(self, port: int) -> None:

@@ -1,0 +1,296 @@
+"""The local stack comes up again with its data, whatever was killed, lost, damaged or taken in between."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+import redis
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from tradetape.console.errors import ServiceFailed
+from tradetape.console.local.ports import LOOPBACK
+from tradetape.console.local.stack import LocalStack
+
+SERVICES = ("kafka", "postgres", "redis")
+DEADLINE_S = 60.0
+UP = "import sys; from pathlib import Path; from tradetape.console.local.stack import LocalStack; LocalStack(Path(sys.argv[1]), fixed_ports=False).up()"
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[LocalStack]:
+    """A stack of this file's own. Each test brings it up itself, so their order does not matter."""
+    with tempfile.TemporaryDirectory(prefix="tradetape-lifecycle-") as folder:
+        stack = LocalStack(Path(folder) / "home", fixed_ports=False)
+        try:
+            yield stack
+        finally:
+            stack.down(wipe=True)
+
+
+@pytest.fixture
+def new_home() -> Iterator[Path]:
+    """The home of a stack that never ran."""
+    with tempfile.TemporaryDirectory(prefix="tradetape-lifecycle-") as folder:
+        home = Path(folder) / "home"
+        try:
+            yield home
+        finally:
+            LocalStack(home, fixed_ports=False).down(wipe=True)
+
+
+def await_that(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+
+def pids(stack: LocalStack) -> dict[str, int | None]:
+    return {one.name: one.pid for one in stack.status()}
+
+
+def ports(stack: LocalStack) -> dict[str, int | None]:
+    return {one.name: one.port for one in stack.status()}
+
+
+def kill(pid: int | None) -> None:
+    assert pid is not None
+    process = psutil.Process(pid)
+    process.kill()
+    await_that(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, f"{pid} lives on")
+
+
+def servers_of(stack: LocalStack) -> list[int]:
+    """Every process whose command line or folder names this stack."""
+    places = (str(stack.places.home), str(stack.places.postgres()))
+    found = []
+    for process in psutil.process_iter(["cmdline", "ppid"]):
+        command = process.info["cmdline"] or []
+        if any(argument.startswith(places) for argument in command) and "-c" not in command[1:2]:
+            found.append(process.pid)
+    return found
+
+
+def store(stack: LocalStack) -> str:
+    """Put one and the same new word into every service, acknowledged; the word."""
+    word = f"w{uuid.uuid4().hex[:12]}"
+    environment = stack.environment()
+    admin = AdminClient({"bootstrap.servers": environment["KAFKA_BOOTSTRAP_SERVERS"]})
+    admin.create_topics([NewTopic(word, 1, 1)])[word].result(DEADLINE_S)
+    producer = Producer({"bootstrap.servers": environment["KAFKA_BOOTSTRAP_SERVERS"], "acks": "all"})
+    producer.produce(word, word.encode())
+    assert producer.flush(DEADLINE_S) == 0
+    with psycopg.connect(environment["DATABASE_URL"]) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS words (word text)")
+        connection.execute("INSERT INTO words VALUES (%s)", [word])
+    with redis.Redis.from_url(environment["REDIS_URL"]) as client:
+        client.set(word, word)
+    return word
+
+
+def assert_stored(stack: LocalStack, word: str) -> None:
+    environment = stack.environment()
+    consumer = Consumer({"bootstrap.servers": environment["KAFKA_BOOTSTRAP_SERVERS"], "group.id": word})
+    consumer.assign([TopicPartition(word, 0, 0)])
+    message = consumer.poll(DEADLINE_S)
+    consumer.close()
+    assert message is not None
+    assert message.value() == word.encode()
+    with psycopg.connect(environment["DATABASE_URL"]) as connection:
+        assert connection.execute("SELECT count(*) FROM words WHERE word = %s", [word]).fetchone() == (1,)
+    with redis.Redis.from_url(environment["REDIS_URL"]) as client:
+        assert client.get(word) == word.encode()
+
+
+def test_a_second_up_is_harmless(local: LocalStack) -> None:
+    environment = local.up()
+    before = pids(local)
+    assert set(before) == set(SERVICES)
+    assert local.up() == environment
+    assert pids(local) == before
+
+
+def test_only_loopback_is_listened_on(local: LocalStack) -> None:
+    local.up()
+    for pid in pids(local).values():
+        sockets = psutil.Process(pid).net_connections(kind="inet")
+        listening = {one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN}
+        assert {address.removeprefix("::ffff:") for address in listening} == {LOOPBACK}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_killed_service_comes_back_with_its_data_and_the_others_stay(local: LocalStack, service: str) -> None:
+    local.up()
+    word, before, addresses = store(local), pids(local), ports(local)
+    kill(before[service])
+    assert pids(local)[service] is None
+
+    local.up()
+    after = pids(local)
+    assert after[service] not in (None, before[service])
+    assert {name: pid for name, pid in after.items() if name != service} == {
+        name: pid for name, pid in before.items() if name != service
+    }
+    assert ports(local) == addresses
+    assert_stored(local, word)
+
+
+def test_after_a_crash_of_all_services_the_next_up_has_their_data(local: LocalStack) -> None:
+    local.up()
+    word = store(local)
+    for pid in pids(local).values():
+        kill(pid)
+    assert local.environment() == {}
+    local.up()
+    assert_stored(local, word)
+
+
+def test_down_stops_everything_and_the_data_stays(local: LocalStack) -> None:
+    local.up()
+    word, before = store(local), pids(local)
+    assert local.down() == list(SERVICES)
+    assert servers_of(local) == []
+    assert not any(psutil.pid_exists(pid) for pid in before.values() if pid)
+    assert local.environment() == {}
+    assert local.down() == []
+    local.up()
+    assert_stored(local, word)
+
+
+@pytest.mark.parametrize("damage", ["removed", "garbage", "another port"])
+def test_a_lost_or_wrong_book_of_ports_costs_no_data_and_no_second_server(local: LocalStack, damage: str) -> None:
+    local.up()
+    word = store(local)
+    book = local.places.home / "ports.json"
+    if damage == "removed":
+        book.unlink()
+    elif damage == "garbage":
+        book.write_bytes(b"\xff{")
+    else:
+        book.write_text('{"kafka": 1, "postgres": 2, "redis": []}', encoding="utf-8")
+    local.up()
+    await_that(lambda: len(servers_of(local)) == len(SERVICES), "there is more than one server of a kind")
+    assert_stored(local, word)
+
+
+def test_a_port_that_somebody_took_is_left_to_them(local: LocalStack) -> None:
+    local.up()
+    word, before = store(local), ports(local)
+    local.down()
+    taken = []
+    for port in before.values():
+        assert port is not None
+        listener = socket.create_server((LOOPBACK, port))
+        taken.append(listener)
+    try:
+        local.up()
+        assert set(ports(local).values()).isdisjoint(before.values())
+        assert_stored(local, word)
+    finally:
+        for listener in taken:
+            listener.close()
+
+
+def test_a_failed_start_quotes_the_log_and_mends_once_the_cause_is_gone(local: LocalStack) -> None:
+    local.up()
+    word = store(local)
+    local.down()
+    tape = local.places.home / "redis" / "appendonly.aof"
+    whole = tape.read_bytes()
+    tape.write_bytes(b"*rubbish\r\n" + whole)
+    with pytest.raises(
+        ServiceFailed, match=r"(?s)redis ended while it started; the end of .*redis\.log.*Bad file format"
+    ):
+        local.up()
+    tape.write_bytes(whole)
+    local.up()
+    assert_stored(local, word)
+
+
+def test_wipe_leaves_no_data_behind(local: LocalStack) -> None:
+    local.up()
+    word = store(local)
+    local.down(wipe=True)
+    assert not local.places.postgres().exists()
+    left = [path for path in local.places.home.rglob("*") if path.is_file() and path.name != "lock"]
+    assert left == []
+    environment = local.up()
+    with redis.Redis.from_url(environment["REDIS_URL"]) as client:
+        assert client.get(word) is None
+
+
+@pytest.mark.parametrize("runs", [True, False], ids=["while it runs", "while it is down"])
+def test_a_home_removed_by_hand_does_not_stop_the_next_up(local: LocalStack, runs: bool) -> None:
+    local.up()
+    if not runs:
+        local.down()
+    shutil.rmtree(local.places.home)
+    local.up()
+    await_that(lambda: len(servers_of(local)) == len(SERVICES), "a server of the lost home lives on")
+    assert_stored(local, store(local))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has this difficulty")
+def test_root_may_keep_its_home_closed_and_postgres_runs_as_nobody(local: LocalStack) -> None:
+    local.up()
+    parent = local.places.home.parent
+    assert stat.S_IMODE(parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(local.places.home.stat().st_mode) == 0o700
+    pid = pids(local)["postgres"]
+    assert psutil.Process(pid).uids().effective != 0
+
+
+def test_the_password_can_be_read_by_its_owner_alone(local: LocalStack) -> None:
+    password = psycopg.conninfo.conninfo_to_dict(local.up()["DATABASE_URL"])["password"]
+    assert isinstance(password, str)
+    folders = (local.places.home, local.places.postgres())
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and path.stat().st_size < 4096]
+    holding = [path for path in files if password.encode() in path.read_bytes()]
+    assert holding
+    for path in holding:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+STAGES: dict[str, Callable[[LocalStack], object]] = {
+    "storage is formatted": lambda stack: list(stack.places.home.glob("kafka/data.new.*")),
+    "initdb runs": lambda stack: list(stack.places.postgres().glob("data.new.*/PG_VERSION")),
+    "a server has started": lambda stack: any(pids(stack).values()),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_next_up_takes_over_from_one_that_was_killed(new_home: Path, stage: str) -> None:
+    stack = LocalStack(new_home, fixed_ports=False)
+    killed = subprocess.Popen([sys.executable, "-c", UP, str(new_home)])
+    try:
+        await_that(lambda: STAGES[stage](stack) or killed.poll() is not None, "the stage was not reached")
+        assert killed.poll() is None, "it was too quick to be killed"
+    finally:
+        killed.kill()
+        assert killed.wait() == -signal.SIGKILL
+    stack.up()
+    await_that(lambda: len(servers_of(stack)) == len(SERVICES), "there is more than one server of a kind")
+    assert_stored(stack, store(stack))
+
+
+def test_two_ups_at_once_start_one_stack(new_home: Path) -> None:
+    both = [subprocess.Popen([sys.executable, "-c", UP, str(new_home)]) for _ in range(2)]
+    assert [one.wait(DEADLINE_S) for one in both] == [0, 0]
+    stack = LocalStack(new_home, fixed_ports=False)
+    assert all(pids(stack).values())
+    await_that(lambda: len(servers_of(stack)) == len(SERVICES), "there is more than one server of a kind")
