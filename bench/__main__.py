@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench import candles, emit, history, latency, promises, state
 from bench.errors import BenchFailed
@@ -38,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the subjects named, all when none is; the exit code."""
     args = _parser().parse_args(argv)
     options = Options(quick=args.quick, full=args.full, legacy=args.legacy, data=args.data)
+    machine = _machine()
+    say(f"bench: {machine['cores']} cores, of which others use {machine['load']:.1f}; read ratios, not times")
     try:
         reports = _run(args.subjects or list(SUBJECTS), options, show=not args.json)
     except ConsoleError as error:
@@ -46,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
     if args.json:
-        print(json.dumps({"machine": _machine(), "quick": args.quick, "subjects": [one.document() for one in reports]}))
+        print(json.dumps({"machine": machine, "quick": args.quick, "subjects": [one.document() for one in reports]}))
     return _exit_code(reports)
 
 
@@ -79,8 +82,9 @@ def _exit_code(reports: Sequence[Report]) -> int:
     return exit_codes.BAD_DATA if any(one.is_wrong for one in reports) else exit_codes.OK
 
 
-def _machine() -> dict[str, object]:
-    return {"python": platform.python_version(), "system": platform.system(), "cores": os.cpu_count()}
+def _machine() -> dict[str, Any]:
+    load = os.getloadavg()[0]
+    return {"python": platform.python_version(), "system": platform.system(), "cores": os.cpu_count(), "load": load}
 
 
 def _parser() -> argparse.ArgumentParser:
