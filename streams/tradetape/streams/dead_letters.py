@@ -12,7 +12,7 @@ import traceback
 from collections import Counter
 from typing import NamedTuple, Protocol
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from tradetape.producers.connection import KafkaSettings, logger, on_error
 from tradetape.producers.lane import FIXED
@@ -23,6 +23,9 @@ STACKTRACE_BYTES = 4 * 1024
 MESSAGE_CHARACTERS = 1_024
 ACKNOWLEDGE_TIMEOUT_S = 30.0
 DELIVERY_TIMEOUT_MS = 25_000
+PURGE_TIMEOUT_S = 1.0
+CUT_BYTES = 256 * 1024
+"""What is kept of a value that the topic of dead letters does not take whole."""
 CONNECT = "__connect.errors."
 
 Headers = list[tuple[str, bytes]]
@@ -52,7 +55,7 @@ class Letter(NamedTuple):
 
 def headers_of(record: Record, reason: str, error: BaseException, *, stage: str, worker: str) -> Headers:
     """The headers that are put behind the record's own."""
-    stack = "".join(traceback.format_exception(error)).encode()[-STACKTRACE_BYTES:]
+    stack = "".join(traceback.format_exception(error)).encode(errors="replace")[-STACKTRACE_BYTES:]
     connect = {
         "topic": record.topic,
         "partition": str(record.partition),
@@ -107,20 +110,24 @@ class KafkaDeadLetters:
         """Queue one, with the record's own key, value and headers."""
         headers: WireHeaders = [*record.headers, *headers_of(record, reason, error, stage=stage, worker=self.worker)]
         try:
-            self._produce(record, headers)
+            self._produce(record.value, record, headers)
         except BufferError:
             self.flush()
-            self._produce(record, headers)
+            self._produce(record.value, record, headers)
+        except KafkaException as refused:
+            if refused.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE or record.value is None:
+                raise
+            # Compressed it fitted into its own topic. Its first part with the reason is worth more than a halt.
+            headers.append(("x-value-bytes", str(len(record.value)).encode()))
+            self._produce(record.value[:CUT_BYTES], record, headers)
         self.refused[reason] += 1
         logger.warning(
             "dead letter: %s: %s", record.place, error,
             extra={"action": "dead_letter", "topic": record.topic, "partition": record.partition, "offset": record.offset},
         )  # fmt: skip
 
-    def _produce(self, record: Record, headers: WireHeaders) -> None:
-        self._producer.produce(
-            self.topic, value=record.value, key=record.key, headers=headers, on_delivery=self._report
-        )
+    def _produce(self, value: bytes | None, record: Record, headers: WireHeaders) -> None:
+        self._producer.produce(self.topic, value=value, key=record.key, headers=headers, on_delivery=self._report)
 
     def _report(self, error: KafkaError | None, _: Message) -> None:
         if error is not None:
@@ -133,8 +140,15 @@ class KafkaDeadLetters:
         with self._lock:
             failure, self._failure = self._failure, None
         if waiting or failure:
-            self._producer.purge()
+            self._give_up()
             cause = failure or f"not acknowledged within {ACKNOWLEDGE_TIMEOUT_S:.0f} s"
             raise DeadLettersRefused(
                 f"{self.topic} does not take dead letters: {cause}; `tradetape topics apply` creates it"
             )
+
+    def _give_up(self) -> None:
+        """Take back what is on its way, and hear its reports now: they must not fail the next attempt."""
+        self._producer.purge()
+        self._producer.flush(PURGE_TIMEOUT_S)
+        with self._lock:
+            self._failure = None

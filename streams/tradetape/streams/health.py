@@ -59,7 +59,7 @@ class WorkerMetrics(Collector):
 
     def _counter(self, name: str, meaning: str, label: str, counts: Mapping[str, int]) -> CounterMetricFamily:
         metric = CounterMetricFamily(f"tradetape_{name}", meaning, labels=["worker", label])
-        for value, count in counts.items():
+        for value, count in list(counts.items()):
             metric.add_metric([self._worker, value], count)
         return metric
 

@@ -6,12 +6,15 @@ cannot process to its dead letters and goes on with the rest.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from tradetape.streams.dead_letters import DeadLetters
-from tradetape.streams.errors import BadRecord, ProcessorBroken
+from tradetape.streams.errors import BadRecord, ProcessorBroken, Transient
 from tradetape.streams.record import Record
+
+logger = logging.getLogger("tradetape.streams")
 
 STAGE = "TRANSFORMATION"
 
@@ -66,6 +69,15 @@ def keeper(processor: Processor) -> OffsetKeeper | None:
             f"{processor.name} has {', '.join(halves)}, but an OffsetKeeper needs both assigned() and released()"
         )
     return None
+
+
+def tick(processor: Processor, now_us: int) -> None:
+    """Tell a Ticking processor the time. What fails because a dependency is away comes again with the next tick."""
+    if isinstance(processor, Ticking):
+        try:
+            processor.tick(now_us)
+        except Transient as error:
+            logger.warning("tick: %s", error, extra={"action": "tick"})
 
 
 def attempt(processor: Processor, batch: Sequence[Record], dead_letters: DeadLetters) -> None:

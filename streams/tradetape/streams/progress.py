@@ -56,6 +56,10 @@ class Progress:
         """A dependency is away; the loop goes on polling."""
         self.waiting_for = why
 
+    def goes_on(self) -> None:
+        """What it waited for is back, or is not needed any more."""
+        self.waiting_for = None
+
     def behind(self, lag: Mapping[Partition, int]) -> None:
         """Records still to be read in each partition."""
         with self._lock:

@@ -29,7 +29,7 @@ from tradetape.schemas.stamping import wall_clock_us
 from tradetape.streams.backoff import Backoff
 from tradetape.streams.dead_letters import DeadLetters
 from tradetape.streams.errors import BrokersUnreachable, Terminal, Transient
-from tradetape.streams.processor import OffsetKeeper, Partition, Processor, Ticking, attempt
+from tradetape.streams.processor import OffsetKeeper, Partition, Processor, attempt, tick
 from tradetape.streams.progress import Progress
 from tradetape.streams.record import Record
 
@@ -238,13 +238,8 @@ class FaustEngine:
         return False
 
     async def _tick(self) -> None:
-        if not isinstance(self._processor, Ticking):
-            return
         while not self._stop.is_set():
-            try:
-                await self._in_thread(self._processor.tick, self._now_us())
-            except Transient as error:
-                self._progress.waits(str(error))
+            await self._in_thread(tick, self._processor, self._now_us())
             await asyncio.sleep(self._limits.tick_interval_s)
 
     async def _in_thread(self, call: Callable[..., None], *arguments: Any) -> None:

@@ -21,7 +21,7 @@ from tradetape.schemas.stamping import wall_clock_us
 from tradetape.streams.backoff import Backoff
 from tradetape.streams.dead_letters import DeadLetters
 from tradetape.streams.errors import BrokersUnreachable, HistoryLost, StreamsError, Terminal, Transient
-from tradetape.streams.processor import OffsetKeeper, Partition, Processor, Ticking, attempt
+from tradetape.streams.processor import OffsetKeeper, Partition, Processor, attempt, tick
 from tradetape.streams.progress import Progress
 from tradetape.streams.record import Record, from_message
 
@@ -80,6 +80,7 @@ class KafkaEngine:
         self._now_us = now_us
         self._stop = threading.Event()
         self._assigned: set[Partition] = set()
+        self._gone: set[Partition] = set()
         self._paused = False
         self._done: dict[Partition, int] = {}
         self._held: list[Record] = []
@@ -115,14 +116,16 @@ class KafkaEngine:
 
     def _next_batch(self) -> list[Record]:
         """Wait for a first record, then take what is there. consume(n, timeout) would wait for n records or the timeout."""
-        held, self._held = self._held, []
-        first = self._consumer.poll(0 if held else self._limits.poll_timeout_s)
+        first = self._consumer.poll(0 if self._held else self._limits.poll_timeout_s)
         self._after_poll()
-        if first is None:
-            return held
-        messages = [first, *self._consumer.consume(self._limits.max_batch_records - 1, 0)]
-        self._after_poll()
-        return [*held, *self._records(messages)]
+        if first is not None:
+            # Into _held at once: a rebalance may take its partition away during the next call.
+            self._held += self._records([first])
+            messages = self._consumer.consume(self._limits.max_batch_records - 1, 0)
+            self._after_poll()
+            self._held += self._records(messages)
+        batch, self._held = self._held, []
+        return batch
 
     def _records(self, messages: Sequence[Message]) -> list[Record]:
         records = []
@@ -141,14 +144,17 @@ class KafkaEngine:
                 # Step 1: process. Step 2: wait until every dead letter is acknowledged.
                 attempt(self._processor, batch, self._dead_letters)
             except Transient as error:
+                self._gone.clear()
                 self._wait(backoff, error)
-                batch = [record for record in batch if Partition(record.topic, record.partition) in self._assigned]
+                # A partition that came back meanwhile is read anew, from where its offset is now.
+                batch = [record for record in batch if Partition(record.topic, record.partition) not in self._gone]
                 continue
             # Step 3: only now may the offsets move.
             for record in batch:
                 self._done[Partition(record.topic, record.partition)] = record.offset + 1
             self._progress.moved(batch)
             break
+        self._progress.goes_on()
         self._resume()
 
     def _wait(self, backoff: Backoff, error: Transient) -> None:
@@ -180,8 +186,7 @@ class KafkaEngine:
         if now - self._ticked_at >= self._limits.tick_interval_s:
             self._ticked_at = now
             self._progress.behind(self._lag())
-            if isinstance(self._processor, Ticking):
-                self._processor.tick(self._now_us())
+            tick(self._processor, self._now_us())
         if self._done and now - self._committed_at >= self._limits.commit_interval_s:
             self._commit(asynchronous=True)
         if self._down_since is not None and now - self._probed_at >= self._limits.probe_interval_s:
@@ -244,7 +249,9 @@ class KafkaEngine:
         backoff, deadline = Backoff(), time.monotonic() + self._limits.claim_timeout_s
         while True:
             try:
-                return dict(keeper.assigned(partitions))
+                starts = dict(keeper.assigned(partitions))
+                self._progress.goes_on()
+                return starts
             except Transient as error:
                 if self._stop.is_set() or time.monotonic() > deadline:
                     raise
@@ -266,6 +273,7 @@ class KafkaEngine:
 
     def _forget(self, gone: set[Partition]) -> None:
         self._assigned -= gone
+        self._gone |= gone
         self._held = [one for one in self._held if Partition(one.topic, one.partition) not in gone]
         for one in gone:
             self._done.pop(one, None)

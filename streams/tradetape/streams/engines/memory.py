@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from tradetape.streams.dead_letters import DeadLetters
 from tradetape.streams.errors import Transient
-from tradetape.streams.processor import OffsetKeeper, Partition, Processor, Ticking, attempt
+from tradetape.streams.processor import OffsetKeeper, Partition, Processor, attempt, tick
 from tradetape.streams.record import Record
 
 ATTEMPTS = 100
@@ -47,8 +47,7 @@ class MemoryEngine:
             self._deliver(batch)
             for record in batch:
                 self.committed[Partition(record.topic, record.partition)] = record.offset + 1
-            if isinstance(self._processor, Ticking):
-                self._processor.tick(self._now_us())
+            tick(self._processor, self._now_us())
 
     def _from_start(self) -> list[Record]:
         starts = dict(self.committed)

@@ -1,0 +1,131 @@
+"""A dead letter carries the record as it was, and Kafka Connect's headers with the reason."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from tradetape.streams.dead_letters import MemoryDeadLetters, headers_of
+from tradetape.streams.errors import BadRecord, ProcessorBroken, Transient
+from tradetape.streams.processor import attempt
+from tradetape.streams.record import Record
+
+NAMES = (
+    "topic", "partition", "offset", "connector.name", "task.id", "stage", "class.name", "exception.class.name",
+    "exception.message", "exception.stacktrace",
+)  # fmt: skip
+"""As Kafka Connect's DeadLetterQueueReporter writes them behind __connect.errors."""
+
+
+def record(offset: int = 5, value: bytes | None = b"value") -> Record:
+    return Record("candles", 3, offset, b"key", value, (("own", b"1"),), 0)
+
+
+def raised(message: str) -> Exception:
+    try:
+        raise ValueError(message)
+    except ValueError as error:
+        return error
+
+
+def test_all_of_connects_headers_are_there_once_and_say_where_and_why() -> None:
+    error = raised("spoilt ü")
+    headers = headers_of(record(), "invalid_value", error, stage="VALUE_CONVERTER", worker="state")
+    names = [name for name, _ in headers]
+    assert len(names) == len(set(names))
+    found = {name: value.decode() for name, value in headers}
+    connect = {name: found["__connect.errors." + name] for name in NAMES}
+    assert "raise ValueError(message)" in connect.pop("exception.stacktrace")
+    assert connect == {
+        "topic": "candles", "partition": "3", "offset": "5", "connector.name": "state", "task.id": "0",
+        "stage": "VALUE_CONVERTER", "class.name": "state", "exception.class.name": "builtins.ValueError",
+        "exception.message": "spoilt ü",
+    }  # fmt: skip
+    assert (found["x-worker"], found["x-reason"]) == ("state", "invalid_value")
+
+
+def test_message_and_stacktrace_are_bounded() -> None:
+    found = dict(headers_of(record(), "r", raised("x" * 100_000), stage="S", worker="w"))
+    assert len(found["__connect.errors.exception.message"]) == 1_024
+    assert len(found["__connect.errors.exception.stacktrace"]) == 4_096
+
+
+def test_text_that_is_no_unicode_does_not_break_the_letter() -> None:
+    found = dict(headers_of(record(), "r", raised("\ud800"), stage="S", worker="w"))
+    assert found["__connect.errors.exception.message"]
+
+
+@pytest.mark.parametrize(
+    ("value", "schema_id"),
+    [
+        (b"\0" + struct.pack(">I", 0x7FFFFFFF) + b"x", b"2147483647"),
+        (b"\1\0\0\0\1", None),
+        (b"\0\0", None),
+        (None, None),
+    ],
+)
+def test_the_schema_id_is_told_where_the_frame_has_one(value: bytes | None, schema_id: bytes | None) -> None:
+    assert (
+        dict(headers_of(record(value=value), "r", raised("x"), stage="S", worker="w")).get("x-schema-id") == schema_id
+    )
+
+
+class Picky:
+    """Refuses some offsets, one at a time."""
+
+    name, topics = "picky", ("candles",)
+
+    def __init__(self, *bad: int) -> None:
+        self._bad = bad
+        self.calls: list[list[int]] = []
+
+    def process(self, batch: list[Record]) -> None:
+        self.calls.append([one.offset for one in batch])
+        for one in batch:
+            if one.offset in self._bad:
+                raise BadRecord(one, "spoilt", "it is")
+
+
+def test_each_bad_record_leaves_its_batch_and_the_rest_is_processed_together() -> None:
+    letters, picky = MemoryDeadLetters(), Picky(1, 3)
+    attempt(picky, [record(offset) for offset in range(5)], letters)  # type: ignore[arg-type]
+    assert picky.calls == [[0, 1, 2, 3, 4], [0, 2, 3, 4], [0, 2, 4]]
+    assert [letter.record.offset for letter in letters.letters] == [1, 3]
+    assert letters.refused == {"spoilt": 2}
+
+
+def test_a_batch_of_nothing_but_bad_records_ends() -> None:
+    letters, picky = MemoryDeadLetters(), Picky(*range(5))
+    attempt(picky, [record(offset) for offset in range(5)], letters)  # type: ignore[arg-type]
+    assert len(letters.letters) == 5
+    assert len(picky.calls) == 5
+
+
+def test_refusing_a_record_of_another_batch_is_the_processors_fault_and_ends_the_worker() -> None:
+    class Confused(Picky):
+        def process(self, batch: list[Record]) -> None:
+            raise BadRecord(record(99), "spoilt", "it is")
+
+    with pytest.raises(ProcessorBroken, match="99"):
+        attempt(Confused(), [record()], MemoryDeadLetters())  # type: ignore[arg-type]
+
+
+def test_letters_are_flushed_before_attempt_returns_and_not_when_a_dependency_is_away() -> None:
+    flushed: list[int] = []
+
+    class Watched(MemoryDeadLetters):
+        def flush(self) -> None:
+            flushed.append(len(self.letters))
+
+    class Away(Picky):
+        def process(self, batch: list[Record]) -> None:
+            super().process(batch)
+            raise Transient("away")
+
+    letters = Watched()
+    with pytest.raises(Transient):
+        attempt(Away(1), [record(1), record(2)], letters)  # type: ignore[arg-type]
+    assert flushed == []
+    attempt(Picky(1), [record(1), record(2)], letters)  # type: ignore[arg-type]
+    assert flushed == [2]
