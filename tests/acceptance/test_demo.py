@@ -1,0 +1,212 @@
+"""The demo as a newcomer runs it: it succeeds twice, its counts are those of the services themselves, and it notices a loss."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from decimal import Decimal
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+import redis
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+
+from history_rig import eventually
+from tradetape.console.local.stack import LocalStack
+
+TRADETAPE = Path(sys.executable).with_name("tradetape")
+TABLES = {
+    "Candle": "candles",
+    "IndicatorUpdate": "indicator_updates",
+    "MarketCondition": "market_conditions",
+    "TradeSignal": "trade_signals",
+}
+TOPICS = {
+    "Candle": "tradetape.candles",
+    "IndicatorUpdate": "tradetape.indicator-updates",
+    "MarketCondition": "tradetape.market-conditions",
+    "TradeSignal": "tradetape.trade-signals",
+}
+MINUTES = 4_320
+HOURS = 71
+"""Whole hours, on the hour, in the sample's three days; 72 when the shift puts the first minute on the hour."""
+
+
+def demo(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "TRADETAPE_HOME": str(home)}
+    command = [str(TRADETAPE), "demo", "--symbols", "1", "--speed", "max", "--json", *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="tradetape-demo-") as folder:
+        try:
+            yield Path(folder)
+        finally:
+            LocalStack(Path(folder)).down(wipe=True)
+
+
+@pytest.fixture(scope="module")
+def first(home: Path) -> dict[str, Any]:
+    """What the first run says, in a home that nobody has used."""
+    found = demo(home)
+    assert found.returncode == 0, found.stderr
+    outcome: dict[str, Any] = json.loads(found.stdout)
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def environment(home: Path, first: dict[str, Any]) -> dict[str, str]:
+    """The services are left running."""
+    assert first["venue"] == "demo1"
+    return LocalStack(home).environment()
+
+
+def lines(outcome: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {one["record"]: one for one in outcome["proof"]["records"]}
+
+
+def keys_on_topic(bootstrap_servers: str, topic: str) -> Counter[bytes | None]:
+    """How many records of each key a plain client finds."""
+    consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "by-hand", "enable.partition.eof": True})
+    partitions = consumer.list_topics(topic, timeout=15).topics[topic].partitions
+    consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
+    found: Counter[bytes | None] = Counter()
+    at_end = 0
+    while at_end < len(partitions):
+        message = consumer.poll(15)
+        assert message is not None
+        if message.error() is not None:
+            at_end += 1
+        else:
+            found[message.key()] += 1
+    consumer.close()
+    return found
+
+
+def test_the_table_says_what_kafka_and_postgresql_say_when_asked_by_hand(
+    first: dict[str, Any], environment: dict[str, str]
+) -> None:
+    assert set(lines(first)) == set(TABLES)
+    with psycopg.connect(environment["DATABASE_URL"]) as connection:
+        for record, line in lines(first).items():
+            query = f"SELECT count(*), count(DISTINCT event_id) FROM tradetape.{TABLES[record]} WHERE venue = 'demo1'"  # noqa: S608
+            assert connection.execute(query.encode()).fetchone() == (line["emitted"], line["emitted"]), record
+            on_topic = keys_on_topic(environment["KAFKA_BOOTSTRAP_SERVERS"], TOPICS[record])
+            assert on_topic[b"demo1:BTCUSDT"] == line["emitted"] == line["on_topic"] == line["in_postgres"]
+    assert lines(first)["Candle"]["emitted"] - MINUTES in (HOURS, HOURS + 1)
+
+
+def test_every_key_in_redis_expires_and_every_hash_is_compact(
+    first: dict[str, Any], environment: dict[str, str]
+) -> None:
+    with redis.Redis.from_url(environment["REDIS_URL"]) as client:
+        keys = client.keys("*")
+        hashes = [key for key in keys if client.type(key) == b"hash"]
+        assert all(client.ttl(key) > 0 for key in keys)
+        assert {client.object("encoding", key) for key in hashes} <= {b"listpack", b"ziplist"}
+        assert b"tradetape:1:indicators:{demo1:BTCUSDT}:1h" in hashes
+    state = first["proof"]["state"]
+    assert (state["without_expiry"], state["not_compact"], state["difference"]) == (0, 0, 0)
+    assert state["equal"] + state["expired"] == state["series"] > 0
+
+
+def test_prices_in_postgresql_are_the_sample_text_as_decimals(environment: dict[str, str]) -> None:
+    packed = (files("tradetape.console.demo") / "sample" / "BTCUSDT_1m.csv.gz").read_bytes()
+    rows = list(csv.DictReader(io.StringIO(gzip.decompress(packed).decode())))
+    expected = [tuple(Decimal(row[name]) for name in ("open", "high", "low", "close", "volume")) for row in rows]
+    with psycopg.connect(environment["DATABASE_URL"]) as connection:
+        found = connection.execute(
+            "SELECT open, high, low, close, volume FROM tradetape.candles "
+            "WHERE venue = 'demo1' AND symbol = 'BTCUSDT' AND timeframe = '1m' ORDER BY open_time"
+        ).fetchall()
+    assert found == expected
+
+
+def test_the_newest_signal_is_walked_back_to_its_candle_by_ids(
+    first: dict[str, Any], environment: dict[str, str]
+) -> None:
+    journal = first["proof"]["journal"]
+    signal_id, update_id, candle_id = journal[0], journal[8], journal[13]
+    with psycopg.connect(environment["DATABASE_URL"]) as connection:
+        (causation_id,) = connection.execute(
+            "SELECT causation_id FROM tradetape.trade_signals WHERE event_id = %s", [signal_id]
+        ).fetchall()[0]
+        assert causation_id == update_id
+        (candle_of_update,) = connection.execute(
+            "SELECT candle_event_id FROM tradetape.indicator_updates WHERE event_id = %s", [update_id]
+        ).fetchall()[0]
+        assert candle_of_update == candle_id
+
+
+def test_a_second_run_uses_what_is_there_and_reconciles_too(environment: dict[str, str], home: Path) -> None:
+    before = LocalStack(home).status()
+    found = demo(home, "--engine", "kafka")
+    assert found.returncode == 0, found.stderr
+    outcome = json.loads(found.stdout)
+    assert outcome["venue"] == "demo2"
+    assert all(line["difference"] == 0 for line in lines(outcome).values())
+    assert LocalStack(home).status() == before
+
+
+def workers_of(environment: dict[str, str]) -> list[list[str]]:
+    """The command lines of every worker of these services that runs."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        command, variables = process.info["cmdline"] or [], process.info["environ"] or {}
+        if "work" in command and variables.get("KAFKA_BOOTSTRAP_SERVERS") == environment["KAFKA_BOOTSTRAP_SERVERS"]:
+            found.append(command)
+    return found
+
+
+def test_no_worker_outlives_a_demo_that_is_killed(environment: dict[str, str], home: Path) -> None:
+    command = [str(TRADETAPE), "demo", "--symbols", "1", "--speed", "60"]
+    variables = {**os.environ, "TRADETAPE_HOME": str(home)}
+    with subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        try:
+            eventually("two workers run", lambda: len(workers_of(environment)) == 2)
+        finally:
+            running.kill()
+    eventually("no worker runs", lambda: not workers_of(environment))
+
+
+def test_as_recorded_leaves_redis_without_what_is_long_past(environment: dict[str, str], home: Path) -> None:
+    found = demo(home, "--engine", "kafka", "--as-recorded")
+    assert found.returncode == 0, found.stderr
+    outcome = json.loads(found.stdout)
+    state = outcome["proof"]["state"]
+    assert state["expired"] == state["series"] > 0
+    with redis.Redis.from_url(environment["REDIS_URL"]) as client:
+        assert list(client.scan_iter(match=f"*{{{outcome['venue']}:*")) == []
+
+
+def test_a_row_that_is_lost_on_the_way_is_named_and_exits_4(environment: dict[str, str], home: Path) -> None:
+    with psycopg.connect(environment["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute(
+            "CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN IF NEW.is_final AND extract(minute FROM NEW.open_time) = 7 THEN RETURN NULL; END IF; RETURN NEW; END $$"
+        )
+        connection.execute(
+            "CREATE TRIGGER lossy BEFORE INSERT ON tradetape.candles FOR EACH ROW EXECUTE FUNCTION lose()"
+        )
+        try:
+            found = demo(home, "--engine", "kafka")
+        finally:
+            connection.execute("DROP TRIGGER lossy ON tradetape.candles")
+    assert found.returncode == 4, found.stderr
+    line = lines(json.loads(found.stdout))["Candle"]
+    assert line["difference"] == MINUTES // 60
+    assert "neither in table candles nor a dead letter" in line["faults"][0]

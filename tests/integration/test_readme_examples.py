@@ -1,0 +1,43 @@
+"""The README's examples run as they stand there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from history_rig import eventually
+from tradetape.console import topics
+from tradetape.console.local.stack import LocalStack
+from tradetape.producers.connection import KafkaSettings
+from tradetape.producers.settings import load
+from tradetape.schemas import TradeSignal
+from tradetape.streams import Tape
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+EMIT, READ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, stack: LocalStack, topic_prefix: str, redis_url: str) -> None:
+    variables = {**stack.environment(), "TRADETAPE_TOPIC_PREFIX": topic_prefix, "REDIS_URL": redis_url}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    settings = load()
+    topics.apply(topics.admin_client(KafkaSettings.of(settings)), settings.catalogue())
+
+
+@pytest.mark.usefixtures("environment")
+def test_what_the_readme_emits_is_what_it_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    emitted: dict[str, object] = {}
+    exec(compile(EMIT, "README", "exec"), emitted)
+    read: dict[str, object] = {}
+    exec(compile(READ, "README", "exec"), read)
+    assert read["now"] is None
+    assert read["many"] == [None, None]
+    assert "BTCUSDT {'rsi_14': 28.4, 'ema_50': 64210.5}" in capsys.readouterr().out
+    with Tape.from_env() as tape:
+        eventually("the signal is on the tape", lambda: len(list(tape.read(TradeSignal))) == 1)
+        (signal,) = tape.read(TradeSignal)
+    assert signal.input_event_ids == (emitted["update"].event_id,)  # type: ignore[attr-defined]
