@@ -87,6 +87,12 @@ def _machine() -> dict[str, Any]:
     return {"python": platform.python_version(), "system": platform.system(), "cores": os.cpu_count(), "load": load}
 
 
+def _subject(name: str) -> str:
+    if name not in SUBJECTS:
+        raise argparse.ArgumentTypeError(f"there is no {name}; there are {', '.join(SUBJECTS)}")
+    return name
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
@@ -94,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="examples:\n  python -m bench\n  python -m bench emit latency --quick\n  python -m bench --json > bench.json",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("subjects", nargs="*", choices=[*SUBJECTS, []], metavar="subject", help=", ".join(SUBJECTS))
+    parser.add_argument("subjects", nargs="*", metavar="subject", type=_subject, help=", ".join(SUBJECTS))
     parser.add_argument("--json", action="store_true", help="one document on stdout instead of tables")
     parser.add_argument("--quick", action="store_true", help="small counts and one round; not for quoting")
     parser.add_argument("--full", action="store_true", help="history: 300,000 records instead of 100,000")
