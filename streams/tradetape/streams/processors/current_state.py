@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,8 +13,11 @@ from tradetape.streams.state import keys as layout
 from tradetape.streams.state.keys import Keys
 from tradetape.streams.state.store import StateStore, Update
 
+logger = logging.getLogger("tradetape.streams")
+
 RECORDS = ("Candle", "IndicatorUpdate", "MarketCondition", "TradeSignal")
-MARK_INTERVAL_US = 3_600 * 1_000_000
+MARK_INTERVAL_US = 60 * 1_000_000
+_EMPTIED = {"action": "rebuild"}
 
 Plain = Mapping[str, Any]
 Fields = Iterator[tuple[str, str]]
@@ -38,24 +42,33 @@ class CurrentState:
     def process(self, batch: Sequence[Record]) -> None:
         """Write the newest event of each key in the batch. Raises StateUnavailable."""
         newest: dict[str, Update] = {}
+        refused: list[tuple[Record, DecodeError]] = []
         for record in batch:
             try:
                 plain = self._codec.decode_fields(record.topic, record.value)
                 update = self._update(record, plain)
             except DecodeError as error:
-                self._dead_letters.send(record, error.reason, error, stage="VALUE_CONVERTER")
+                refused.append((record, error))
                 continue
             held = newest.get(update.key)
             if held is None or held.order < update.order:
                 newest[update.key] = update
         if newest:
             self.store.write(list(newest.values()))
+        # Last: while Redis is away the batch comes again and again, and each time would repeat its dead letters.
+        for record, why in refused:
+            self._dead_letters.send(record, why.reason, why, stage="VALUE_CONVERTER")
 
     def tick(self, now_us: int) -> None:
         """Keep the marker alive that says that this Redis is filled."""
-        if self._marked_at_us is None or now_us - self._marked_at_us > MARK_INTERVAL_US:
+        if self._marked_at_us is None:
             self.store.mark_filled()
-            self._marked_at_us = now_us
+        elif now_us - self._marked_at_us <= MARK_INTERVAL_US:
+            return
+        elif not self.store.renew_mark():
+            # A new marker would say that this Redis is filled, and the next start would not fill it.
+            logger.error("Redis was emptied: start the worker again, and it fills it from the tape", extra=_EMPTIED)
+        self._marked_at_us = now_us
 
     def _update(self, record: Record, plain: Plain) -> Update:
         key_of, horizon_us, fields_of = self._projections[record.topic]

@@ -115,8 +115,11 @@ class StateReader:
 
     def market(self, scope: str, venue: str = "", symbol: str = names.MARKET_WIDE) -> MarketState | None:
         """The newest condition of a scope that is still valid; None when unknown."""
+        if symbol != names.MARKET_WIDE:
+            venue, symbol = names.normalise_venue(venue), names.normalise_symbol(symbol)
         found = self._read([self._keys.market(scope, venue, symbol)])[0]
-        return _market(found, self._clock()) if found and _is_valid(found, self._clock()) else None
+        is_known = b"condition" in found and _is_valid(found, self._clock())
+        return _market(found, self._clock()) if is_known else None
 
     def signal(self, venue: str, symbol: str, strategy_id: str) -> SignalState | None:
         """The newest signal of a strategy that is still valid; None when unknown."""

@@ -108,9 +108,14 @@ class StateStore:
             return bool(self._client.exists(self.keys.layout()))
 
     def mark_filled(self) -> None:
-        """Say that it is being kept filled; to be repeated well within a day. Raises StateUnavailable."""
+        """Say that it is filled, or is being filled from the tape's beginning. Raises StateUnavailable."""
         with mapped_errors():
             self._client.set(self.keys.layout(), "1", ex=MARKER_EXPIRY_S)
+
+    def renew_mark(self) -> bool:
+        """Keep the marker for another day; False when it is gone, and what was kept with it. Raises StateUnavailable."""
+        with mapped_errors():
+            return bool(self._client.set(self.keys.layout(), "1", ex=MARKER_EXPIRY_S, xx=True))
 
     def close(self) -> None:
         """Close the connections."""

@@ -1,0 +1,119 @@
+"""What tests of the streams room share: events as records of the tape, and workers as processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tradetape.schemas import CATALOGUE, Candle, Catalogue, Codec, Event, IndicatorUpdate, RunMode, names, times
+from tradetape.schemas.stamping import Stamper, wall_clock_us
+from tradetape.streams.record import Record
+
+DEADLINE_S = 60.0
+STEP_S = 0.02
+
+
+def wait_until(what: str, condition: Callable[[], bool], *, within_s: float = DEADLINE_S) -> None:
+    """Wait until a condition holds; an AssertionError that names it otherwise."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within_s:.0f} s: {what}"
+        time.sleep(STEP_S)
+
+
+def now() -> datetime:
+    """The time of this machine, which is also Redis'."""
+    return times.to_datetime(wall_clock_us())
+
+
+class Tape:
+    """Turns events into the records that a producer would have written, numbered within one partition."""
+
+    def __init__(self, catalogue: Catalogue = CATALOGUE, *, partition: int = 0) -> None:
+        self._codec = Codec(catalogue)
+        self._stamper = Stamper(catalogue=catalogue, source="test", run_mode=RunMode.PAPER)
+        self._partition = partition
+        self._offset = 0
+
+    def record(self, event: Event) -> Record:
+        """The next record."""
+        event_type, _, plain = self._stamper.stamp(event)
+        self._stamper.keep()
+        self._offset += 1
+        return Record(
+            self._codec.catalogue.topic_name(event_type), self._partition, self._offset,
+            f"{plain['venue']}:{plain['symbol']}".encode(), self._codec.encode(event_type, plain), (),
+            plain["emitted_at"] // 1_000,
+        )  # fmt: skip
+
+
+def candle(close_time: datetime, *, timeframe: str = "1m", symbol: str = "BTCUSDT", **more: Any) -> Candle:
+    """A finished candle that closes then."""
+    opened = close_time - timedelta(microseconds=names.timeframe_us(timeframe))
+    prices = {"open": "10", "high": "12.5", "low": "9.75", "close": "11", "volume": "3"}
+    return Candle(
+        venue="binance", symbol=symbol, timeframe=timeframe, open_time=opened, close_time=close_time,
+        **{"is_final": True, **prices, **more},
+    )  # fmt: skip
+
+
+def indicators(
+    close_time: datetime, values: Mapping[str, float], *, timeframe: str = "1m", symbol: str = "BTCUSDT", **more: Any
+) -> IndicatorUpdate:
+    """The indicators of a bar that closes then."""
+    return IndicatorUpdate(
+        venue="binance", symbol=symbol, timeframe=timeframe, bar_close_time=close_time, values=values,
+        **{"close": Decimal("11"), **more},
+    )  # fmt: skip
+
+
+class WorkerProcess:
+    """A worker in a process of its own, which does not outlive the test."""
+
+    def __init__(self, command: Sequence[str], *, environment: Mapping[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                env={**os.environ, **environ_of(environment)},
+            )  # fmt: skip
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def until(self, what: str, condition: Callable[[], bool]) -> None:
+        """Wait for a condition while the worker lives."""
+        wait_until(what, lambda: self.has_ended or condition())
+        assert condition(), f"the worker ended with {self._process.poll()}: {self.log.read_text()[-3000:]}"
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait(DEADLINE_S)
+
+    def stop(self) -> int:
+        """TERM; the exit code."""
+        self._process.terminate()
+        return self._process.wait(DEADLINE_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if not self.has_ended:
+            self.kill()
+
+
+def environ_of(given: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which Python buffers nothing."""
+    return {"PYTHONUNBUFFERED": "1", **given}
