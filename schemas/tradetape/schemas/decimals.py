@@ -6,13 +6,16 @@ functions here are the only way in and out of that form; none rounds, none reads
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact, InvalidOperation
 
 PRECISION = 38
 SCALE = 18
 INTEGER_DIGITS = PRECISION - SCALE
 _UNIT = 10**SCALE
 _LIMIT = 10**PRECISION
+_QUANTUM = Decimal(1).scaleb(-SCALE)
+_EXACT = Context(prec=PRECISION, traps=[InvalidOperation, Inexact])
+"""Our own context, so that none of the host's matters: whatever does not fit raises."""
 
 
 def from_user(value: object) -> Decimal:
@@ -40,6 +43,15 @@ def _parsed(text: str) -> Decimal:
 
 def encode(value: Decimal) -> bytes:
     """Encode as Avro bytes of scale 18. Raises ValueError where it does not fit exactly."""
+    try:
+        whole = value.quantize(_QUANTUM, context=_EXACT).scaleb(SCALE, _EXACT)
+        return _to_bytes(int(whole))
+    except (ArithmeticError, ValueError):
+        return _encode_digits(value)
+
+
+def _encode_digits(value: Decimal) -> bytes:
+    """The slow way, which can say what does not fit."""
     sign, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int):
         raise ValueError("must be finite")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -98,7 +98,7 @@ class NamedTypes:
 
         def accept(value: Any) -> tuple[Typed, Plain]:
             try:
-                member = made(value)
+                member = value if type(value) is made else made(value)
             except ValueError:
                 raise ValueError(rule) from None
             return member, member.value
@@ -160,10 +160,15 @@ def accept_at(path: str, converter: Converter, value: Any) -> tuple[Typed, Plain
     """Accept a value and name the path to it where it is refused. Raises FieldRefused."""
     try:
         return converter.accept(value)
-    except FieldRefused as inner:
-        raise FieldRefused(f"{path}.{inner.path}", inner.value, inner.rule) from None
     except ValueError as error:
-        raise FieldRefused(path, value, str(error)) from None
+        raise refused_at(path, value, error) from None
+
+
+def refused_at(path: str, value: Any, error: ValueError) -> FieldRefused:
+    """The refusal of a value, or of one inside of it, with the path to it."""
+    if isinstance(error, FieldRefused):
+        return FieldRefused(f"{path}.{error.path}", error.value, error.rule)
+    return FieldRefused(path, value, str(error))
 
 
 def _same(value: Any) -> Any:
@@ -222,6 +227,8 @@ def _accept_decimal(value: Any) -> tuple[Typed, Plain]:
 def _accept_time(value: Any) -> tuple[Typed, Plain]:
     micros = times.from_datetime(value)
     times.check_range(micros)
+    if type(value) is datetime and value.tzinfo is UTC:
+        return value, micros
     return times.to_datetime(micros), micros
 
 
@@ -248,14 +255,13 @@ def _sequence(inner: Converter) -> Converter:
 
 def _mapping(inner: Converter) -> Converter:
     def accept(value: Any) -> tuple[Typed, Plain]:
-        if not isinstance(value, Mapping):
-            raise ValueError(f"must be a dict, not {type(value).__name__}")
-        typed: dict[str, Any] = {}
-        plain: dict[str, Any] = {}
-        for name, item in value.items():
-            key, _ = accept_at("key", _PRIMITIVES["string"], name)
-            typed[key], plain[key] = accept_at(key, inner, item)
-        return typed, plain
+        if type(value) is dict:
+            if not value:
+                return {}, {}
+            if inner is _DOUBLE and holds_finite_floats(value) and _has_plain_names(value):
+                typed = value.copy()
+                return typed, typed
+        return _accept_mapping(inner, value)
 
     item_type: Any = inner.python_type
     return Converter(
@@ -263,9 +269,35 @@ def _mapping(inner: Converter) -> Converter:
     )
 
 
+def _accept_mapping(inner: Converter, value: Any) -> tuple[Typed, Plain]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"must be a dict, not {type(value).__name__}")
+    typed: dict[str, Any] = {}
+    plain: dict[str, Any] = {}
+    for name, item in value.items():
+        key, _ = accept_at("key", _PRIMITIVES["string"], name)
+        typed[key], plain[key] = accept_at(key, inner, item)
+    return typed, plain
+
+
+def holds_finite_floats(values: Mapping[Any, Any]) -> bool:
+    """Whether all values are floats and finite. A quick look: False may also mean that their sum is not finite."""
+    return _FLOATS.issuperset(map(type, values.values())) and math.isfinite(sum(values.values()))
+
+
+def _has_plain_names(values: Mapping[Any, Any]) -> bool:
+    if not _TEXTS.issuperset(map(type, values)):
+        return False
+    names = "".join(values)
+    return names.isascii() and "\x00" not in names
+
+
+_FLOATS = frozenset((float,))
+_TEXTS = frozenset((str,))
+_DOUBLE = Converter(float, _accept_double, _same)
 _PRIMITIVES = {
     "string": Converter(str, _accept_text, _same),
-    "double": Converter(float, _accept_double, _same),
+    "double": _DOUBLE,
     "boolean": Converter(bool, _accept_boolean, _same),
     "int": Converter(int, _accept_integer(32), _same),
     "long": Converter(int, _accept_integer(64), _same),

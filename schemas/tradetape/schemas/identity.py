@@ -28,9 +28,16 @@ def natural_key(record: str, parts: Sequence[str]) -> Callable[[Mapping[str, Any
     "is_final|event_time" gives all finished bars of one open time one id, and each unfinished state its own.
     """
     choices = [part.split("|") for part in parts]
+    first_names = [names[0] for names in choices]
+    alternatives = [(place, names) for place, names in enumerate(choices, 1) if len(names) > 1]
 
     def event_id(fields: Mapping[str, Any]) -> str:
-        return uuid5_text(_encode([record, *(_first_set(fields, names) for names in choices)]))
+        key = [record, *map(fields.__getitem__, first_names)]
+        for place, names in alternatives:
+            key[place] = _first_set(fields, names)
+        if True in key or False in key:
+            key[1:] = [_first_set(fields, names) for names in choices]
+        return uuid5_text(_encode(key))
 
     return event_id
 

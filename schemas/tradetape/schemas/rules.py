@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, MutableMapping
+from functools import lru_cache
 from typing import Any
 
 from tradetape.schemas import names
 from tradetape.schemas.errors import NameRefused
-from tradetape.schemas.fields import FieldRefused
+from tradetape.schemas.fields import FieldRefused, holds_finite_floats
 
 
 def prepare_indicators(given: MutableMapping[str, Any]) -> None:
     """Bring indicator names to one spelling; move values that are no number yet from `values` to `invalid`."""
-    values = _renamed(given["values"], "values")
+    values = given["values"]
+    if type(values) is dict and not given["invalid"] and holds_finite_floats(values) and _is_canonical(tuple(values)):
+        return
+    values = _renamed(values, "values")
     missing = [name for name, value in values.items() if value is None or _is_not_finite(value)]
     if missing:
         values = {name: value for name, value in values.items() if name not in missing}
@@ -31,6 +35,15 @@ def prepare_signal(given: MutableMapping[str, Any]) -> None:
     """Bring the names of the indicator snapshot to one spelling."""
     if given["indicators"]:
         given["indicators"] = _renamed(given["indicators"], "indicators")
+
+
+@lru_cache(maxsize=1024)
+def _is_canonical(indicators: tuple[Any, ...]) -> bool:
+    """Whether the names need no other spelling: a bot gives the same ones with every update."""
+    try:
+        return all(type(name) is str and names.normalise_indicator(name) == name for name in indicators)
+    except NameRefused:
+        return False
 
 
 def _renamed(values: Any, field: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,7 +17,7 @@ from tradetape.schemas import identity, times
 from tradetape.schemas.catalogue import Catalogue, EventType
 from tradetape.schemas.errors import EventError
 from tradetape.schemas.events import Event, RunMode
-from tradetape.schemas.fields import FieldPlan, FieldRefused, accept_at, nullable
+from tradetape.schemas.fields import FieldPlan, FieldRefused, nullable, refused_at
 
 _STAMPED = frozenset(("event_id", "emitted_at", "producer", "producer_run_id", "producer_seq"))
 _COMPLETED = frozenset(("event_time", "correlation_id"))
@@ -29,6 +29,18 @@ _FORWARD_US = times.DAY_US
 def wall_clock_us() -> int:
     """Microseconds since 1970-01-01 UTC."""
     return time.time_ns() // 1_000
+
+
+_NOTHING = object()
+
+
+class _Form(NamedTuple):
+    """What is known of an event type before there is an event: the rest runs for every event."""
+
+    given: list[FieldPlan]
+    """The fields that users may give; a default that needs no conversion stands in `plain` already."""
+    plain: dict[str, Any]
+    """The plain fields of an event that leaves out whatever it may."""
 
 
 class Stamper:
@@ -47,21 +59,25 @@ class Stamper:
         clock: Callable[[], int] = wall_clock_us,
     ) -> None:
         self.source = source
-        self.run_mode = run_mode
+        self.run_mode = RunMode(run_mode)
         self.run_id = run_id or str(uuid.uuid4())
         self._catalogue = catalogue
         self._clock = clock
         self._number = 1
-        self._plans: dict[EventType, tuple[FieldPlan, ...]] = {}
+        self._forms: dict[EventType, _Form] = {}
 
     def stamp(self, event: Event) -> tuple[EventType, Event, dict[str, Any]]:
         """The event's type, the event as stamped, and its plain fields for the codec. Raises EventError, CatalogueError."""
         event_type = self._catalogue.by_class(type(event))
-        given = msgspec.structs.asdict(event)
+        form = self._forms.get(event_type) or self._new_form(event_type)
+        typed, plain = msgspec.structs.asdict(event), form.plain.copy()
+        now_us = self._clock()
         try:
-            typed, plain = self._converted(event_type, given)
+            self._complete(event_type, form, typed, plain, now_us)
         except FieldRefused as refused:
             raise EventError(event_type.record, refused.path, refused.value, refused.rule) from None
+        typed["emitted_at"], plain["emitted_at"] = times.to_datetime(now_us), now_us
+        typed["producer"], typed["producer_run_id"] = self.source, self.run_id
         typed["producer_seq"] = plain["producer_seq"] = self._number
         return event_type, event_type.event_class(**typed), plain
 
@@ -69,34 +85,52 @@ class Stamper:
         """The last stamped event was handed over: its number is taken."""
         self._number += 1
 
-    def _converted(self, event_type: EventType, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        now_us = self._clock()
-        given["run_mode"] = given["run_mode"] or self.run_mode
-        typed: dict[str, Any] = {
-            "emitted_at": times.to_datetime(now_us),
-            "producer": self.source,
-            "producer_run_id": self.run_id,
-        }
-        plain = {**typed, "emitted_at": now_us}
+    def _complete(
+        self, event_type: EventType, form: _Form, typed: dict[str, Any], plain: dict[str, Any], now_us: int
+    ) -> None:
+        """From what was given, in `typed`, to all that the event says, in both forms. Raises FieldRefused."""
+        typed["run_mode"] = typed["run_mode"] or self.run_mode
         if event_type.prepare is not None:
-            event_type.prepare(given)
-        for plan in self._given_plans(event_type):
-            typed[plan.name], plain[plan.name] = accept_at(plan.name, plan.converter, given[plan.name])
+            event_type.prepare(typed)
+        _convert(form, typed, plain)
         _derive_event_time(event_type, typed, plain)
         _check_not_ahead(plain["event_time"], typed["event_time"], now_us)
         if event_type.check is not None:
             event_type.check(typed)
-        for name, value in _derived_ids(event_type, given, plain).items():
-            typed[name] = plain[name] = value
-        return typed, plain
+        _derive_ids(event_type, typed, plain)
 
-    def _given_plans(self, event_type: EventType) -> tuple[FieldPlan, ...]:
-        plans = self._plans.get(event_type)
-        if plans is None:
-            stamped = _STAMPED | {event_type.own_id}
-            plans = tuple(_optional(plan) for plan in event_type.plans if plan.name not in stamped)
-            self._plans[event_type] = plans
-        return plans
+    def _new_form(self, event_type: EventType) -> _Form:
+        stamped = _STAMPED | {event_type.own_id}
+        given = [self._completed(plan) for plan in event_type.plans if plan.name not in stamped]
+        settled = [plan for plan in given if _may_be_shared(plan.default)]
+        plain: dict[str, Any] = dict.fromkeys(plan.name for plan in event_type.plans)
+        plain |= {plan.name: plan.converter.accept(plan.default)[1] for plan in settled}
+        plain |= {"producer": self.source, "producer_run_id": self.run_id}
+        form = _Form([plan if plan in settled else plan._replace(default=_NOTHING) for plan in given], plain)
+        self._forms[event_type] = form
+        return form
+
+    def _completed(self, plan: FieldPlan) -> FieldPlan:
+        if plan.name == "run_mode":
+            return plan._replace(default=self.run_mode)
+        if plan.name in _COMPLETED:
+            return plan._replace(converter=nullable(plan.converter), default=None)
+        return plan
+
+
+def _may_be_shared(default: Any) -> bool:
+    return default is not msgspec.NODEFAULT and not isinstance(default, (dict, tuple))
+
+
+def _convert(form: _Form, typed: dict[str, Any], plain: dict[str, Any]) -> None:
+    """Bring each field that is not as its default to its typed and its plain form."""
+    for name, converter, default in form.given:
+        value = typed[name]
+        if value is not default:
+            try:
+                typed[name], plain[name] = converter.accept(value)
+            except ValueError as error:
+                raise refused_at(name, value, error) from None
 
 
 def _derive_event_time(event_type: EventType, typed: dict[str, Any], plain: dict[str, Any]) -> None:
@@ -111,10 +145,6 @@ def _derive_event_time(event_type: EventType, typed: dict[str, Any], plain: dict
         raise FieldRefused("event_time", typed["event_time"], f"must equal {source} or be left out")
 
 
-def _optional(plan: FieldPlan) -> FieldPlan:
-    return plan._replace(converter=nullable(plan.converter)) if plan.name in _COMPLETED else plan
-
-
 def _check_not_ahead(event_time_us: int, value: object, now_us: int) -> None:
     try:
         times.check_range(event_time_us, latest_us=now_us + _FORWARD_US)
@@ -122,16 +152,16 @@ def _check_not_ahead(event_time_us: int, value: object, now_us: int) -> None:
         raise FieldRefused("event_time", value, f"{error} (a day ahead of this clock)") from None
 
 
-def _derived_ids(event_type: EventType, given: dict[str, Any], plain: dict[str, Any]) -> dict[str, str]:
-    event_id = event_type.derive_id(plain) if event_type.derive_id else _given_id(given["event_id"])
+def _derive_ids(event_type: EventType, typed: dict[str, Any], plain: dict[str, Any]) -> None:
+    event_id = event_type.derive_id(plain) if event_type.derive_id else _given_id(typed["event_id"])
+    typed["event_id"] = plain["event_id"] = event_id
     own_id = event_type.own_id
-    ids: dict[str, str] = {"event_id": event_id}
     if own_id is not None:
-        if given[own_id] not in (None, event_id):
-            raise FieldRefused(own_id, given[own_id], f"must be left out: it is the event_id, {event_id}")
-        ids[own_id] = event_id
-    ids["correlation_id"] = plain["correlation_id"] or plain.get("signal_id") or event_id
-    return ids
+        if typed[own_id] not in (None, event_id):
+            raise FieldRefused(own_id, typed[own_id], f"must be left out: it is the event_id, {event_id}")
+        typed[own_id] = plain[own_id] = event_id
+    if not plain["correlation_id"]:
+        typed["correlation_id"] = plain["correlation_id"] = plain.get("signal_id") or event_id
 
 
 def _given_id(value: object) -> str:

@@ -21,6 +21,8 @@ _UNITS = (("seconds", SECOND_US), ("milliseconds", 1_000))
 
 def from_datetime(value: object) -> int:
     """Microseconds of an aware datetime. Raises ValueError with the broken rule as its text."""
+    if type(value) is datetime and value.tzinfo is UTC:
+        return (value - EPOCH) // _MICROSECOND
     if not isinstance(value, datetime):
         hint = f" ({found})" if isinstance(value, (int, float)) and (found := _unit_of_number(value)) else ""
         raise ValueError(f"must be an aware datetime, not {type(value).__name__}{hint}")
@@ -31,17 +33,18 @@ def from_datetime(value: object) -> int:
 
 def to_datetime(micros: int) -> datetime:
     """The instant as an aware UTC datetime."""
-    return EPOCH + timedelta(microseconds=micros)
+    return EPOCH + timedelta(0, 0, micros)
 
 
 def check_range(micros: int, *, latest_us: int = LATEST_US) -> None:
     """Refuse what can only be a wrong unit: before 2009-01-03 or after `latest_us`. Raises ValueError."""
+    if EARLIEST_US <= micros <= latest_us:
+        return
     if micros < EARLIEST_US:
         found = next((name for name, factor in _UNITS if EARLIEST_US <= micros * factor <= LATEST_US), None)
         looks = f"; it looks like {found} taken for microseconds" if found else ""
         raise ValueError(f"must not be before 2009-01-03{looks}")
-    if micros > latest_us:
-        raise ValueError(f"must not be after {to_text(latest_us)}")
+    raise ValueError(f"must not be after {to_text(latest_us)}")
 
 
 def to_text(micros: int) -> str:
