@@ -64,6 +64,7 @@ class HistoryRig:
         self.catalogue = catalogue.with_prefix(prefix)
         self.dsn = dsn
         self._admin = topics.admin_client(self.kafka)
+        self._schemas: dict[str, Any] = {}
         topics.apply(self._admin, self.catalogue)
         migrate(dsn)
 
@@ -175,8 +176,9 @@ class HistoryRig:
     def fields(self, record: Record) -> dict[str, Any]:
         """A record's fields as fastavro reads them with the schema's own logical types."""
         assert record.value is not None
-        schema = fastavro.parse_schema(self.catalogue.by_topic(record.topic).schema)
-        found = fastavro.schemaless_reader(BytesIO(record.value[5:]), schema, None)
+        if record.topic not in self._schemas:
+            self._schemas[record.topic] = fastavro.parse_schema(self.catalogue.by_topic(record.topic).schema)
+        found = fastavro.schemaless_reader(BytesIO(record.value[5:]), self._schemas[record.topic], None)
         assert isinstance(found, dict)
         return found
 
