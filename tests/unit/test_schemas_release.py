@@ -389,6 +389,18 @@ def test_a_rename_is_refused_though_both_names_have_defaults(copy: Path) -> None
     assert any(line.startswith(expected) for line in problems(copy))
 
 
+def test_a_field_that_was_dropped_comes_back_only_as_it_was(copy: Path) -> None:
+    edit(copy, "Candle", lambda schema: schema["fields"].remove(field(schema, "quote_volume")))
+    sample = json.loads((copy / "released" / "golden" / "Candle.v1.json").read_text())
+    del sample["quote_volume"]
+    (copy / "released" / "golden" / "Candle.v2.json").write_text(json.dumps(sample))
+    release(copy, "Candle")
+    assert problems(copy) == []
+    edit(copy, "Candle", add(name="quote_volume", type=["null", "bytes"], default=None))
+    expected = "Candle head against Candle v1: Candle.quote_volume: type, scale, unit and default"
+    assert any(line.startswith(expected) for line in problems(copy))
+
+
 def test_a_field_added_to_a_nested_record_needs_a_default() -> None:
     earlier, later = avro_schema.load("TradeSignal"), avro_schema.load("TradeSignal")
     leg = field(later, "legs")["type"]["items"]
