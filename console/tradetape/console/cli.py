@@ -31,7 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     args = _parser().parse_args(argv)
     try:
-        return int(args.run(args))
+        code = int(args.run(args))
+        # Here and not when Python ends, where a reader that is gone would be an error.
+        print(end="", flush=True)
+        return code
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
     except BrokenPipeError:
