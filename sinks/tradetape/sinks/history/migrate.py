@@ -14,7 +14,7 @@ import psycopg
 from psycopg.sql import SQL
 
 from tradetape.sinks.errors import MigrationError
-from tradetape.sinks.history.connection import passing_errors
+from tradetape.sinks.history.connection import PASSING, passing_errors
 
 LOCK = 7_241_850_613
 """An advisory lock of our own: two `migrate` at once take turns."""
@@ -85,5 +85,7 @@ def _apply(connection: psycopg.Connection, migration: Migration) -> None:
                 "INSERT INTO tradetape.migrations (version, name, sha256) VALUES (%s, %s, %s)",
                 [migration.version, migration.name, migration.sha256],
             )
-    except psycopg.ProgrammingError as error:
+    except PASSING:
+        raise
+    except psycopg.Error as error:
         raise MigrationError(f"{migration.name}: {str(error).strip()}") from error
