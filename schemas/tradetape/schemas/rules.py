@@ -37,7 +37,7 @@ def prepare_signal(given: MutableMapping[str, Any]) -> None:
         given["indicators"] = _renamed(given["indicators"], "indicators")
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _is_canonical(indicators: tuple[Any, ...]) -> bool:
     """Whether the names need no other spelling: a bot gives the same ones with every update."""
     try:
