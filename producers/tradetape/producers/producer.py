@@ -83,7 +83,7 @@ class Producer:
             ),
             Delivery.MARKET: Lane("market", kafka, delivery_timeout_s=MARKET_DELIVERY_TIMEOUT_S, report_each=False),
         }
-        self._prefix = catalogue.prefix
+        self._ways = {one: (self._lanes[one.delivery], catalogue.topic_name(one)) for one in catalogue}
         self._dropped: Counter[str] = Counter()
         self._emitted = 0
         self._lock = threading.Lock()
@@ -127,7 +127,7 @@ class Producer:
         return stamped  # type: ignore[return-value]  # the stamper keeps the event's class
 
     def _hand_over(self, event_type: EventType, key: bytes, payload: bytes, timestamp_ms: int) -> None:
-        lane, topic = self._lanes[event_type.delivery], self._prefix + event_type.topic
+        lane, topic = self._ways[event_type]
         if lane.offer(topic, key, payload, timestamp_ms):
             return
         if self._overflow == "wait":

@@ -244,8 +244,10 @@ def nullable(inner: Converter) -> Converter:
 
 def _sequence(inner: Converter) -> Converter:
     def accept(value: Any) -> tuple[Typed, Plain]:
-        if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        if type(value) not in _LISTS and (isinstance(value, (str, bytes)) or not isinstance(value, Sequence)):
             raise ValueError(f"must be a list, not {type(value).__name__}")
+        if not value:
+            return (), []
         both = [accept_at(str(index), inner, item) for index, item in enumerate(value)]
         return tuple(typed for typed, _ in both), [plain for _, plain in both]
 
@@ -286,14 +288,15 @@ def holds_finite_floats(values: Mapping[Any, Any]) -> bool:
 
 
 def _has_plain_names(values: Mapping[Any, Any]) -> bool:
-    if not _TEXTS.issuperset(map(type, values)):
+    try:
+        names = "".join(values)
+    except TypeError:
         return False
-    names = "".join(values)
     return names.isascii() and "\x00" not in names
 
 
 _FLOATS = frozenset((float,))
-_TEXTS = frozenset((str,))
+_LISTS = frozenset((list, tuple))
 _DOUBLE = Converter(float, _accept_double, _same)
 _PRIMITIVES = {
     "string": Converter(str, _accept_text, _same),

@@ -13,13 +13,13 @@ from typing import Any
 
 from tradetape.schemas import names
 from tradetape.schemas.errors import NameRefused
-from tradetape.schemas.fields import FieldRefused, holds_finite_floats
+from tradetape.schemas.fields import FieldRefused
 
 
 def prepare_indicators(given: MutableMapping[str, Any]) -> None:
     """Bring indicator names to one spelling; move values that are no number yet from `values` to `invalid`."""
     values = given["values"]
-    if type(values) is dict and not given["invalid"] and holds_finite_floats(values) and _is_canonical(tuple(values)):
+    if type(values) is dict and not given["invalid"] and _are_finite(values) and _is_canonical(tuple(values)):
         return
     values = _renamed(values, "values")
     missing = [name for name, value in values.items() if value is None or _is_not_finite(value)]
@@ -37,11 +37,19 @@ def prepare_signal(given: MutableMapping[str, Any]) -> None:
         given["indicators"] = _renamed(given["indicators"], "indicators")
 
 
+def _are_finite(values: Mapping[str, Any]) -> bool:
+    """A quick look; False may also mean that their sum is not finite, or that they have none."""
+    try:
+        return math.isfinite(sum(values.values()))
+    except (TypeError, ArithmeticError):
+        return False
+
+
 @lru_cache(maxsize=256)
 def _is_canonical(indicators: tuple[Any, ...]) -> bool:
     """Whether the names need no other spelling: a bot gives the same ones with every update."""
     try:
-        return all(type(name) is str and names.normalise_indicator(name) == name for name in indicators)
+        return all(isinstance(name, str) and names.normalise_indicator(name) == name for name in indicators)
     except NameRefused:
         return False
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from itertools import compress
+from operator import is_not
 from typing import Any, NamedTuple
 
 import msgspec
@@ -32,15 +34,18 @@ def wall_clock_us() -> int:
 
 
 _NOTHING = object()
+Accept = Callable[[Any], tuple[Any, Any]]
 
 
 class _Form(NamedTuple):
-    """What is known of an event type before there is an event: the rest runs for every event."""
+    """What is known of an event type before there is an event: the rest runs for every event.
 
-    given: list[FieldPlan]
-    """The fields that users may give; a default that needs no conversion stands in `plain` already."""
+    All three are in the order of the fields. A default that needs no conversion stands in `plain` already.
+    """
+
+    accepts: list[tuple[str, Accept]]
+    defaults: list[Any]
     plain: dict[str, Any]
-    """The plain fields of an event that leaves out whatever it may."""
 
 
 class Stamper:
@@ -101,12 +106,17 @@ class Stamper:
 
     def _new_form(self, event_type: EventType) -> _Form:
         stamped = _STAMPED | {event_type.own_id}
-        given = [self._completed(plan) for plan in event_type.plans if plan.name not in stamped]
-        settled = [plan for plan in given if _may_be_shared(plan.default)]
-        plain: dict[str, Any] = dict.fromkeys(plan.name for plan in event_type.plans)
-        plain |= {plan.name: plan.converter.accept(plan.default)[1] for plan in settled}
-        plain |= {"producer": self.source, "producer_run_id": self.run_id}
-        form = _Form([plan if plan in settled else plan._replace(default=_NOTHING) for plan in given], plain)
+        accepts: list[tuple[str, Accept]] = []
+        defaults: list[Any] = []
+        plain: dict[str, Any] = {}
+        for plan in map(self._completed, event_type.plans):
+            accept = _as_given if plan.name in stamped else plan.converter.accept
+            default = None if plan.name in stamped else plan.default
+            settled = default is not msgspec.NODEFAULT and not isinstance(default, (dict, tuple))
+            accepts.append((plan.name, accept))
+            defaults.append(default if settled else _NOTHING)
+            plain[plan.name] = accept(default)[1] if settled else None
+        form = _Form(accepts, defaults, {**plain, "producer": self.source, "producer_run_id": self.run_id})
         self._forms[event_type] = form
         return form
 
@@ -118,19 +128,18 @@ class Stamper:
         return plan
 
 
-def _may_be_shared(default: Any) -> bool:
-    return default is not msgspec.NODEFAULT and not isinstance(default, (dict, tuple))
+def _as_given(value: Any) -> tuple[Any, Any]:
+    return value, value
 
 
 def _convert(form: _Form, typed: dict[str, Any], plain: dict[str, Any]) -> None:
     """Bring each field that is not as its default to its typed and its plain form."""
-    for name, converter, default in form.given:
+    for name, accept in compress(form.accepts, map(is_not, typed.values(), form.defaults)):
         value = typed[name]
-        if value is not default:
-            try:
-                typed[name], plain[name] = converter.accept(value)
-            except ValueError as error:
-                raise refused_at(name, value, error) from None
+        try:
+            typed[name], plain[name] = accept(value)
+        except ValueError as error:
+            raise refused_at(name, value, error) from None
 
 
 def _derive_event_time(event_type: EventType, typed: dict[str, Any], plain: dict[str, Any]) -> None:
