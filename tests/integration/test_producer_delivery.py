@@ -336,11 +336,13 @@ def test_close_does_not_wait_for_one_who_waits_for_room(closed_port: str) -> Non
             tape.emit(update(3))
         refused.set()
 
-    waiter = threading.Thread(target=wait_for_room)
-    waiter.start()
-    tape.close(0.1)
-    waiter.join(DEADLINE_S)
-    assert refused.is_set()
+    threading.Thread(target=wait_for_room, daemon=True).start()
+    eventually("one who waits for room", tape._lock.locked)
+    closer = threading.Thread(target=tape.close, args=(0.1,), daemon=True)
+    closer.start()
+    closer.join(DEADLINE_S)
+    assert not closer.is_alive(), "it would have waited for 60 s"
+    assert refused.wait(DEADLINE_S)
 
 
 def test_an_event_that_no_topic_takes_is_refused_and_takes_no_number(closed_port: str) -> None:
