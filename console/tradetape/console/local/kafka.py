@@ -51,15 +51,16 @@ class Kafka(Service):
 
     def _format(self, data: Path, port: int, controller: int) -> None:
         """Format into a folder aside and move it into place, so that a killed format leaves nothing half-made."""
-        aside = fresh_folder(self._folder, "data.new.")
-        settings = self._folder / "format.properties"
-        settings.write_text(_properties(port, controller, aside), encoding="utf-8")
+        aside = fresh_folder(self._folder, "new.")
+        settings = aside / "format.properties"
+        settings.write_text(_properties(port, controller, aside / "data"), encoding="utf-8")
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         # In one word: one id in 64 begins with a dash and would be taken for an option.
         options = [f"--cluster-id={cluster}", "--config", str(settings)]
         command = [*self._java(), "kafka.tools.StorageTool", "format", *options]
         process.run(command, what="formatting Kafka's storage")
-        aside.rename(data)
+        (aside / "data").rename(data)
+        shutil.rmtree(aside)
 
     def command(self, port: int) -> Sequence[str]:
         return [*self._java(), "kafka.Kafka", self.marker]
