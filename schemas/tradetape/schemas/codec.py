@@ -16,7 +16,6 @@ import fastavro
 from tradetape.schemas import avro_schema, times
 from tradetape.schemas.avro_schema import Schema
 from tradetape.schemas.catalogue import MAX_EVENT_BYTES, Catalogue, EventType
-from tradetape.schemas.encoder import encoder
 from tradetape.schemas.errors import DecodeError, EventError
 from tradetape.schemas.events import Event
 from tradetape.schemas.released import released_schemas
@@ -38,13 +37,19 @@ class Codec:
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
         self._readers = {catalogue.topic_name(one): _reader(one) for one in catalogue}
-        self._encoders = {one.record: (_FRAME.pack(0, one.schema_id), encoder(one.schema)) for one in catalogue}
+        self._encoders = {
+            one.record: (_FRAME.pack(0, one.schema_id), self._readers[catalogue.topic_name(one)].head)
+            for one in catalogue
+        }
         self._known_ids = {schema_id for reader in self._readers.values() for schema_id in reader.writers}
 
     def encode(self, event_type: EventType, plain: Mapping[str, Any]) -> bytes:
         """The framed bytes of an event's plain fields. Raises EventError when they are more than a topic takes."""
-        frame, encoded = self._encoders[event_type.record]
-        payload = frame + encoded(plain)
+        frame, schema = self._encoders[event_type.record]
+        out = BytesIO(frame)
+        out.seek(_FRAME.size)
+        fastavro.schemaless_writer(out, schema, plain)
+        payload = out.getvalue()
         if len(payload) > MAX_EVENT_BYTES:
             rule = f"the event has {len(payload)} bytes, more than the {MAX_EVENT_BYTES} that a topic takes"
             raise EventError(event_type.record, "event_id", plain["event_id"], rule)
