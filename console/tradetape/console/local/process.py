@@ -82,19 +82,22 @@ def stop(process: psutil.Process, *, with_signal: signal.Signals, timeout_s: flo
 def _gone(process: psutil.Process, timeout_s: float) -> bool:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-            reap(process.pid)
+        ended = not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+        if ended and reap(process.pid):
             return True
         time.sleep(POLL_INTERVAL_S)
     return False
 
 
-def reap(pid: int) -> None:
-    """Take note of a child's end, so that its pid is free; harmless for what is no child of ours, or lives."""
+def reap(pid: int) -> bool:
+    """Take note of a child's end, so that its pid is free. Whether nothing of it is left that we could wait for.
+
+    A process of many threads shows as ended a little before its last thread is, and only then can be waited for.
+    """
     try:
-        os.waitpid(pid, os.WNOHANG)
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:
-        return
+        return True
 
 
 def run(
