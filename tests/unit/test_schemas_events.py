@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 import tradetape.schemas
-from tradetape.schemas import Action, Candle, Event, Leg, RunMode, TakeProfit, TradeSignal, events, stubs
+from tradetape.schemas import Action, Candle, Event, EventError, Leg, RunMode, TakeProfit, TradeSignal, events, stubs
 from tradetape.schemas.event_classes import OWN_ID, RECORDS
 
 PACKAGE = Path(tradetape.schemas.__path__[0])
@@ -130,16 +130,21 @@ def test_what_type_checkers_see_is_made_from_the_schemas() -> None:
 
 
 @pytest.mark.parametrize("record", RECORDS)
-def test_an_unknown_field_is_refused_by_name(record: str) -> None:
-    made = getattr(events, record)
-    with pytest.raises(TypeError, match="colour"):
-        made(colour="red")
+def test_an_unknown_field_is_refused_with_record_field_value_and_the_nearest_name(record: str) -> None:
+    with pytest.raises(EventError, match=rf"^{record}\.symbl = 'BTCUSDT': .*did you mean symbol\?") as refused:
+        getattr(events, record)(symbl="BTCUSDT")
+    assert (refused.value.record, refused.value.field, refused.value.value) == (record, "symbl", "BTCUSDT")
 
 
 @pytest.mark.parametrize("record", RECORDS)
 def test_a_missing_field_is_refused_by_name(record: str) -> None:
-    with pytest.raises(TypeError, match="'venue'"):
+    with pytest.raises(EventError, match=rf"^{record}\.venue = None: must be given; required are venue, symbol"):
         getattr(events, record)()
+
+
+def test_a_part_of_an_event_answers_for_its_fields_too() -> None:
+    with pytest.raises(EventError, match=r"^TakeProfit\.prize = '1': .*did you mean price\?"):
+        TakeProfit(prize="1", close_ratio=0.5)  # type: ignore[call-arg]
 
 
 def test_fields_are_given_by_name_only() -> None:

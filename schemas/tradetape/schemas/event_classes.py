@@ -13,7 +13,8 @@ import msgspec
 
 from tradetape.schemas import avro_schema, names
 from tradetape.schemas.errors import NameRefused
-from tradetape.schemas.fields import Converter, FieldPlan, NamedTypes, define_struct
+from tradetape.schemas.fields import Converter, FieldPlan, NamedTypes
+from tradetape.schemas.structs import CheckedStruct, define_struct
 
 RECORDS = (
     "Candle", "IndicatorUpdate", "MarketCondition", "TradeSignal", "SignalDecision",
@@ -22,7 +23,7 @@ RECORDS = (
 """The records that ship with tradetape; each has a file avro/<record>.avsc."""
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(CheckedStruct, frozen=True, kw_only=True):
     """What every event has. What the producer stamps is None until the event is emitted."""
 
     event_id: str | None = None
@@ -73,7 +74,7 @@ def plan_fields(schema: Mapping[str, Any]) -> tuple[FieldPlan, ...]:
 def event_class(schema: Mapping[str, Any], plans: Sequence[FieldPlan], own_id: str | None) -> type[Any]:
     """The class of an event record; `own_id` names the field that repeats the event_id, such as signal_id."""
     optional = [plan._replace(default=None) if plan.name == own_id else plan for plan in plans]
-    return define_struct(schema, optional, bases=(Event,))
+    return define_struct(schema, optional, base=Event)
 
 
 PLANS = {record: plan_fields(avro_schema.load(record)) for record in RECORDS}

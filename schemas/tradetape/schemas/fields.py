@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tradetape.schemas import decimals, times
+from tradetape.schemas.structs import define_struct
 
 Typed = Any
 Plain = Any
@@ -107,7 +108,7 @@ class NamedTypes:
 
     def _record(self, schema: Mapping[str, Any]) -> Converter:
         plans = self.plans(schema)
-        made = define_struct(schema, plans, bases=(msgspec.Struct,))
+        made = define_struct(schema, plans)
         self.classes[schema["name"]] = made
         article = f"must be a {schema['name']}"
 
@@ -127,29 +128,6 @@ class NamedTypes:
 
 _functional_enum: Any = enum.StrEnum
 """StrEnum's functional form: mypy wants its name as a literal, and here the schema gives it."""
-
-
-def define_struct(schema: Mapping[str, Any], plans: Sequence[FieldPlan], *, bases: tuple[type, ...]) -> type:
-    """A frozen, keyword-only struct with the fields of a record schema."""
-    inherited = {name for base in bases for name in getattr(base, "__struct_fields__", ())}
-    made: type = msgspec.defstruct(
-        schema["name"],
-        [_struct_field(plan) for plan in plans if plan.name not in inherited],
-        bases=bases,
-        module="tradetape.schemas",
-        frozen=True,
-        kw_only=True,
-    )
-    made.__doc__ = schema.get("doc")
-    return made
-
-
-def _struct_field(plan: FieldPlan) -> Any:
-    if plan.default is msgspec.NODEFAULT:
-        return (plan.name, plan.converter.python_type)
-    if isinstance(plan.default, dict):
-        return (plan.name, plan.converter.python_type, msgspec.field(default_factory=dict))
-    return (plan.name, plan.converter.python_type, plan.default)
 
 
 def _typed_default(field: Mapping[str, Any], converter: Converter) -> Any:
