@@ -25,7 +25,8 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def _exit(number: int, _: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+    # pytest takes a SystemExit for the failure of one test, and would go on with the next.
+    pytest.exit(f"ended by signal {number}", returncode=128 + number)
 
 
 def pytest_configure() -> None:
