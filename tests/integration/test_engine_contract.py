@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import pytest
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from streams_rig import GroupOffsets
 from tradetape.producers.connection import KafkaSettings
 from tradetape.streams.dead_letters import DeadLetters, KafkaDeadLetters, MemoryDeadLetters
 from tradetape.streams.engines.faust import FaustEngine
@@ -166,7 +167,7 @@ class MemoryRig:
 class BrokerRig:
     """An engine on a real broker, with a topic and a group of its own."""
 
-    def __init__(self, kind: str, servers: str, prefix: str) -> None:
+    def __init__(self, kind: str, servers: str, prefix: str, *, has_topic: bool = True) -> None:
         self.topic = f"{prefix}contract"
         self.kind = kind
         self._group = f"{prefix}group"
@@ -174,9 +175,17 @@ class BrokerRig:
         self._kafka = KafkaSettings(bootstrap_servers=servers)
         self._admin = AdminClient({"bootstrap.servers": servers})
         self._producer = Producer({"bootstrap.servers": servers})
+        self._offsets = GroupOffsets(servers, self._group)
         self._open: list[Running] = []
-        topics = [NewTopic(self.topic, PARTITIONS, 1), NewTopic(self._letters_topic, 1, 1)]
-        for future in self._admin.create_topics(topics).values():
+        self._make(NewTopic(self._letters_topic, 1, 1))
+        if has_topic:
+            self.make_topic()
+
+    def make_topic(self) -> None:
+        self._make(NewTopic(self.topic, PARTITIONS, 1))
+
+    def _make(self, topic: NewTopic) -> None:
+        for future in self._admin.create_topics([topic]).values():
             future.result()
 
     def write(self, records: Sequence[Written]) -> None:
@@ -198,17 +207,12 @@ class BrokerRig:
             running.stop.set()
         for running in self._open:
             running.wait()
+        self._offsets.close()
 
     def committed(self) -> Offsets:
         """What the broker has of the group, without those partitions of which it has nothing."""
-        asked = ConsumerGroupTopicPartitions(
-            self._group, [TopicPartition(self.topic, number) for number in range(PARTITIONS)]
-        )
-        try:
-            (found,) = self._admin.list_consumer_group_offsets([asked]).values()
-            return {one.partition: one.offset for one in found.result().topic_partitions if one.offset >= 0}
-        except KafkaException:
-            return {}
+        found = self._offsets.committed(self.topic, partitions=PARTITIONS)
+        return {partition: offset for (_, partition), offset in found.items()}
 
     def letters(self) -> list[Record]:
         return list(_whole(self._kafka.bootstrap_servers, self._letters_topic))
@@ -446,6 +450,22 @@ def test_a_processor_slower_than_the_session_keeps_its_membership(broker_rig: Br
     assert len(members[0]) == 1
     assert all(one == members[0] for one in members)
     assert processor.offsets(0) == list(range(10))
+
+
+@pytest.mark.parametrize("kind", ["kafka", "faust"])
+def test_a_topic_that_is_made_after_the_start_is_read_without_a_restart(
+    kind: str, kafka: str, topic_prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    late = BrokerRig(kind, kafka, topic_prefix, has_topic=False)
+    processor = Script(late.topic)
+    running = late.start(processor)
+    # Both engines' clients say that they miss it.
+    running.until(lambda: late.topic in caplog.text)
+    late.make_topic()
+    late.write(numbered(3))
+    running.until(lambda: processor.offsets(0) == [0, 1, 2])
+    assert running.end() is None
+    late.close()
 
 
 def test_a_second_member_that_joins_in_the_middle_of_a_batch_loses_nothing(broker_rig: BrokerRig) -> None:

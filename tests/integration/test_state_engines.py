@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from functools import partial
@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import pytest
 import redis as redis_client
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from streams_rig import DEADLINE_S, Tape, WorkerProcess, candle, indicators, now
+from streams_rig import DEADLINE_S, GroupOffsets, Tape, WorkerProcess, candle, indicators, now
 from tradetape.console import topics
 from tradetape.producers.connection import KafkaSettings
 from tradetape.schemas import CATALOGUE, Action, Candle, Direction, Event, MarketCondition, TradeSignal
@@ -47,6 +47,7 @@ class Venue:
         self.catalogue = CATALOGUE.with_prefix(prefix)
         self.redis = redis_client.Redis.from_url(redis_url, decode_responses=True)
         self._servers, self._prefix, self._redis_url, self._folder = servers, prefix, redis_url, folder
+        self._offsets: dict[str, GroupOffsets] = {}
         self._admin = AdminClient({"bootstrap.servers": servers})
         self._producer = Producer({"bootstrap.servers": servers, "partitioner": "murmur2_random"})
         topics.apply(topics.admin_client(KafkaSettings(bootstrap_servers=servers)), self.catalogue)
@@ -87,9 +88,10 @@ class Venue:
 
     def is_done(self, redis_prefix: str) -> bool:
         """Whether the group has committed the end of every topic of state."""
+        names = [self.catalogue.topic_name(self.catalogue.by_record(record)) for record in RECORDS]
         asked = {
-            TopicPartition(self.catalogue.topic_name(self.catalogue.by_record(record)), number): OffsetSpec.latest()
-            for record in RECORDS
+            TopicPartition(name, number): OffsetSpec.latest()
+            for name in names
             for number in range(topics.LOCAL_PARTITIONS)
         }
         try:
@@ -98,21 +100,23 @@ class Venue:
         except KafkaException:
             # A topic that was made a moment ago may have no leader yet.
             return False
-        committed = self.committed(redis_prefix)
+        committed = self._group_offsets(redis_prefix).committed(*names, partitions=topics.LOCAL_PARTITIONS)
         return all(committed.get(place, 0) >= end for place, end in ends.items())
+
+    def _group_offsets(self, redis_prefix: str) -> GroupOffsets:
+        if redis_prefix not in self._offsets:
+            self._offsets[redis_prefix] = GroupOffsets(self._servers, self.group(redis_prefix))
+        return self._offsets[redis_prefix]
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self.redis.close()
+        for offsets in self._offsets.values():
+            offsets.close()
 
     def has_begun(self, redis_prefix: str) -> bool:
         """Whether anything was written."""
         return bool(self.hashes(redis_prefix))
-
-    def committed(self, redis_prefix: str) -> Mapping[tuple[str, int], int]:
-        try:
-            (found,) = self._admin.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(self.group(redis_prefix))]
-            ).values()
-            return {(one.topic, one.partition): one.offset for one in found.result().topic_partitions}
-        except KafkaException:
-            return {}
 
     def hashes(self, redis_prefix: str) -> Hashes:
         """Every key of the prefix but the marker."""
@@ -148,8 +152,10 @@ class Venue:
 
 
 @pytest.fixture
-def venue(kafka: str, topic_prefix: str, redis_url: str, tmp_path: Path) -> Venue:
-    return Venue(servers=kafka, prefix=topic_prefix, redis_url=redis_url, folder=tmp_path)
+def venue(kafka: str, topic_prefix: str, redis_url: str, tmp_path: Path) -> Iterator[Venue]:
+    made = Venue(servers=kafka, prefix=topic_prefix, redis_url=redis_url, folder=tmp_path)
+    yield made
+    made.close()
 
 
 def history(seed: int) -> list[Event]:

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from confluent_kafka import Consumer, TopicPartition
+
 from tradetape.schemas import CATALOGUE, Candle, Catalogue, Codec, Event, IndicatorUpdate, RunMode, names, times
 from tradetape.schemas.stamping import Stamper, wall_clock_us
 from tradetape.streams.record import Record
@@ -74,6 +76,27 @@ def indicators(
         venue="binance", symbol=symbol, timeframe=timeframe, bar_close_time=close_time, values=values,
         **{"close": Decimal("11"), **more},
     )  # fmt: skip
+
+
+class GroupOffsets:
+    """Where a group stands, asked in its name by a client that does not join it.
+
+    The administration's client is not asked: librdkafka ends the process when its answer is that the group is just
+    moving on (seen with 2.16 in rd_kafka_handle_OffsetFetch).
+    """
+
+    def __init__(self, servers: str, group: str) -> None:
+        self._consumer = Consumer({"bootstrap.servers": servers, "group.id": group, "enable.auto.commit": False})
+
+    def committed(self, *topics: str, partitions: int) -> dict[tuple[str, int], int]:
+        """The committed offset of each partition that has one."""
+        asked = [TopicPartition(topic, number) for topic in topics for number in range(partitions)]
+        found = self._consumer.committed(asked, timeout=DEADLINE_S)
+        return {(one.topic, one.partition): one.offset for one in found if one.offset >= 0}
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._consumer.close()
 
 
 class WorkerProcess:

@@ -49,6 +49,8 @@ SETTINGS: dict[str, Any] = {
     "broker_check_crcs": True,
     "consumer_max_fetch_size": 1_048_576,
     "consumer_auto_offset_reset": "earliest",
+    # A topic that was made just before or after the start is found after so long, and not after its default of 5 minutes.
+    "consumer_metadata_max_age_ms": 5_000,
     "topic_disable_leader": True,
     "topic_allow_declare": False,
     "table_standby_replicas": 0,
@@ -165,7 +167,7 @@ class FaustEngine:
         if app.crash_reason is None and worker.crash_reason is None:
             await _at_most(self._limits.stop_timeout_s, self._drained.wait())
             if self._done:
-                await _at_most(max(deadline - time.monotonic(), LEAST_STOP_TIMEOUT_S), app.consumer.commit())
+                await _at_most(max(deadline - time.monotonic(), LEAST_STOP_TIMEOUT_S), _commit(app))
         with warnings.catch_warnings():
             # It warns that parts of Faust may have used the old value, which they shall have until now.
             warnings.simplefilter("ignore", AlreadyConfiguredWarning)
@@ -209,6 +211,8 @@ class FaustEngine:
         await asyncio.wait({first, reading}, return_when=asyncio.FIRST_COMPLETED)
         if not first.done():
             first.cancel()
+            if self._stop.is_set():
+                return []
             reading.result()
             raise Terminal("Faust's stream ended")
         self._drained.clear()
@@ -270,6 +274,12 @@ def _record(event: Any) -> Record:
         tuple(message.headers or ()),
         round(message.timestamp * 1_000),
     )
+
+
+async def _commit(app: Any) -> None:
+    """Commit what is acknowledged now. While a commit is under way Faust's only waits for that one, so ask twice."""
+    await app.consumer.commit()
+    await app.consumer.commit()
 
 
 async def _at_most(timeout_s: float, awaited: Awaitable[Any]) -> bool:

@@ -37,6 +37,8 @@ DEFAULTS: dict[str, Any] = {
     # Its default of 1 s leaves the fetcher idle in catch-up (1.1 to 1.6 times slower).
     "fetch.queue.backoff.ms": 10,
     "fetch.wait.max.ms": 100,
+    # A topic that is made after the start is found after so long, and not after its default of 5 minutes.
+    "topic.metadata.refresh.interval.ms": 5_000,
 }
 FIXED: dict[str, Any] = {
     "enable.auto.commit": False,
