@@ -298,6 +298,34 @@ def test_many_series_are_read_in_one_round_trip_and_in_their_order(
     assert client.info("commandstats")["cmdstat_hgetall"]["calls"] == 51
 
 
+def test_only_the_values_that_are_asked_for_are_fetched_by_any_of_their_names(
+    store: StateStore, reader: StateReader
+) -> None:
+    close_time = now()
+    project(store, indicators(close_time, {"rsi_14": 28.5, "ema_50": 7.25, "adx_14": 1.0}))
+    series = [("binance", "BTCUSDT", "1m"), ("binance", "NOWHEREUSDT", "1m")]
+    whole, unknown = reader.indicators_many(series)
+    some, still_unknown = reader.indicators_many(series, only=["RSI14", "ema_50", "psar"])
+    assert whole is not None
+    assert some is not None
+    assert unknown is still_unknown is None
+    assert some.values == {"rsi_14": 28.5, "ema_50": 7.25}
+    assert (some.event_time, some.event_id, some.close) == (whole.event_time, whole.event_id, whole.close)
+
+
+def test_after_an_answer_that_is_an_error_the_next_read_gets_its_own_answers(
+    store: StateStore, reader: StateReader, client: redis_client.Redis
+) -> None:
+    project(store, indicators(now(), {"rsi_14": 28.5}))
+    client.set(store.keys.indicators("binance", "WRONGUSDT", "1m"), "no hash", ex=60)
+    for _ in range(20):
+        with pytest.raises(StateUnavailable, match="WRONGTYPE"):
+            reader.indicators_many([("binance", "WRONGUSDT", "1m"), ("binance", "BTCUSDT", "1m")])
+        found = reader.indicators("binance", "BTCUSDT", "1m")
+        assert found is not None
+        assert found.values == {"rsi_14": 28.5}
+
+
 def test_a_full_redis_is_a_dependency_that_is_away_and_what_it_refused_can_be_written_later(
     store: StateStore, client: redis_client.Redis
 ) -> None:

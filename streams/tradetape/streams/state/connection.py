@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
@@ -30,6 +31,30 @@ def connect(url: str) -> redis.Redis:
         health_check_interval=30,
     )
     return redis.Redis.from_pool(pool)
+
+
+def exchange(client: redis.Redis, commands: Sequence[Sequence[str | bytes]]) -> list[Any]:
+    """The raw answers to many commands, in one round trip.
+
+    What the client's own pipeline does besides, for each command, takes twice as long as the exchange itself: that
+    matters to a filter which scans hundreds of symbols. Raises what the client raises.
+    """
+    pool = client.connection_pool
+    connection: Any = pool.get_connection()
+
+    def ask() -> list[Any]:
+        connection.send_packed_command(connection.pack_commands(commands))
+        return [connection.read_response() for _ in commands]
+
+    try:
+        found: list[Any] = connection.retry.call_with_retry(ask, lambda _: connection.disconnect())
+        return found
+    except BaseException:
+        # Answers may still be on their way: whoever came next would take them for theirs.
+        connection.disconnect()
+        raise
+    finally:
+        pool.release(connection)
 
 
 @contextmanager
