@@ -50,10 +50,9 @@ def outcome(found: Outcome) -> RenderableType:
 
 
 def _records(found: Outcome) -> Table:
-    table = Table(
-        title=f"Run {found.venue}: distinct events", title_justify="left", title_style="bold", box=SIMPLE_HEAD
-    )
-    table.add_column("record")
+    title = f"Run {found.venue}: distinct events"
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("record", no_wrap=True)
     for name in ("emitted", "Kafka", "undecodable", "PostgreSQL", "dead letters", "differ"):
         table.add_column(name, justify="right")
     for one in found.proof.records:

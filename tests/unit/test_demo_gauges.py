@@ -1,0 +1,96 @@
+"""The live view's numbers: rates over the last moments, a run that stands still is given up, latencies are medians."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime
+from typing import cast
+
+import pytest
+
+from tradetape.console.demo.gauges import STALL_TIMEOUT_S, Rate, Snapshot, Stall, WorkerGauge
+from tradetape.console.demo.probes import Probe
+from tradetape.console.errors import DemoFailed
+from tradetape.schemas import Event, MarketCondition
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 50.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def snapshot(emitted: int = 10, lag: int = 5) -> Snapshot:
+    gauge = WorkerGauge(lag=lag, per_second=1.0)
+    return Snapshot(
+        minutes=1, of_minutes=2, emitted=emitted, emitted_per_second=0.0, workers={"history": gauge}, latencies_s={}
+    )
+
+
+def test_a_rate_looks_at_the_last_three_seconds_only() -> None:
+    clock = Clock()
+    rate = Rate(clock)
+    assert rate.add(0) == 0.0
+    for count in (1_000, 2_000, 3_000):
+        clock.now += 1
+        assert rate.add(count) == 1_000.0
+    clock.now += 3
+    assert rate.add(3_000) == 0.0
+
+
+def test_a_run_that_moves_is_not_given_up_and_one_that_stands_still_is() -> None:
+    clock = Clock()
+    stall = Stall(clock)
+    for lag in range(5):
+        clock.now += STALL_TIMEOUT_S
+        stall.look(snapshot(lag=lag))
+    clock.now += STALL_TIMEOUT_S
+    stall.look(snapshot(lag=4))
+    clock.now += 1
+    with pytest.raises(DemoFailed, match="history 4"):
+        stall.look(snapshot(lag=4))
+
+
+def test_a_probe_measures_from_emission_until_the_event_is_there() -> None:
+    asked: list[Event] = []
+    emitted_at = datetime.now(UTC)
+    event = MarketCondition(
+        venue="v", symbol="MARKET", scope="s", condition="c", event_time=emitted_at, emitted_at=emitted_at
+    )
+    done = threading.Event()
+
+    def is_there(one: Event) -> bool:
+        asked.append(one)
+        if len(asked) >= 3:
+            done.set()
+        return len(asked) >= 3
+
+    probe = Probe(name="x", pick=lambda: event, is_there=is_there, ask_interval_s=0.001)
+    assert probe.median_s() is None
+    probe.start()
+    assert done.wait(30)
+    deadline = time.monotonic() + 30
+    while probe.median_s() is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    probe.stop()
+    measured = cast(float, probe.median_s())
+    assert 0 < measured <= (datetime.now(UTC) - emitted_at).total_seconds()
+    assert asked == [event] * 3
+
+
+def test_a_probe_that_cannot_ask_gives_up_and_keeps_why() -> None:
+    def fail(_: Event) -> bool:
+        raise OSError("gone")
+
+    event = MarketCondition(venue="v", symbol="MARKET", scope="s", condition="c")
+    probe = Probe(name="x", pick=lambda: event, is_there=fail, ask_interval_s=0.001)
+    probe.start()
+    deadline = time.monotonic() + 30
+    while probe.failure is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    probe.stop()
+    assert str(probe.failure) == "gone"
+    assert probe.median_s() is None
