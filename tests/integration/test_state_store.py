@@ -393,6 +393,15 @@ def test_the_marker_comes_with_the_first_tick_and_never_again_by_itself(
     assert "emptied" in caplog.text
 
 
+def test_a_worker_that_could_not_begin_at_the_beginning_does_not_call_redis_filled(
+    store: StateStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    processor = CurrentState(catalogue=CATALOGUE, store=store, dead_letters=MemoryDeadLetters(), may_mark=False)
+    processor.tick(wall_clock_us())
+    assert not store.is_filled()
+    assert "stop all workers of the group" in caplog.text
+
+
 def test_an_update_that_is_not_final_has_a_key_of_its_own(store: StateStore, reader: StateReader) -> None:
     close_time = now() - timedelta(seconds=20)
     project(

@@ -56,10 +56,9 @@ def _state(args: argparse.Namespace) -> int:
     settings, kafka, catalogue = _composed()
     progress, dead_letters = _parts("state", kafka, catalogue)
     store = StateStore.from_url(settings.required("REDIS_URL"), prefix=settings.redis_prefix)
-    processor = CurrentState(catalogue=catalogue, store=store, dead_letters=dead_letters)
-    if not store.is_filled():
-        # A Redis that is new or was flushed is filled again from the tape.
-        forget_offsets(kafka, args.group)
+    # A Redis that is new or was flushed is filled again from the tape, unless other workers of the group are at work.
+    is_filled = store.is_filled() or forget_offsets(kafka, args.group)
+    processor = CurrentState(catalogue=catalogue, store=store, dead_letters=dead_letters, may_mark=is_filled)
     engine: Engine
     if args.engine == "faust":
         from tradetape.streams.engines.faust import FaustEngine

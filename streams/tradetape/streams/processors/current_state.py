@@ -24,12 +24,22 @@ Fields = Iterator[tuple[str, str]]
 
 
 class CurrentState:
-    """Processor from the topics of candles, indicators, market conditions and signals to hashes in Redis."""
+    """Processor from the topics of candles, indicators, market conditions and signals to hashes in Redis.
+
+    `may_mark` says that this Redis is filled, or will be: that it is read from the tape's beginning.
+    """
 
     def __init__(
-        self, *, catalogue: Catalogue, store: StateStore, dead_letters: DeadLetters, name: str = "state"
+        self,
+        *,
+        catalogue: Catalogue,
+        store: StateStore,
+        dead_letters: DeadLetters,
+        name: str = "state",
+        may_mark: bool = True,
     ) -> None:
         self.name = name
+        self._may_mark = may_mark
         self.store = store
         self._dead_letters = dead_letters
         self._codec = Codec(catalogue)
@@ -61,13 +71,16 @@ class CurrentState:
 
     def tick(self, now_us: int) -> None:
         """Keep the marker alive that says that this Redis is filled."""
-        if self._marked_at_us is None:
+        if self._marked_at_us is None and self._may_mark:
             self.store.mark_filled()
-        elif now_us - self._marked_at_us <= MARK_INTERVAL_US:
+        elif self._marked_at_us is not None and now_us - self._marked_at_us <= MARK_INTERVAL_US:
             return
         elif not self.store.renew_mark():
             # A new marker would say that this Redis is filled, and the next start would not fill it.
-            logger.error("Redis was emptied: start the worker again, and it fills it from the tape", extra=_EMPTIED)
+            logger.error(
+                "Redis was emptied: stop all workers of the group and start them again, to fill it from the tape",
+                extra=_EMPTIED,
+            )
         self._marked_at_us = now_us
 
     def _update(self, record: Record, plain: Plain) -> Update:
