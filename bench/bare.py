@@ -35,7 +35,7 @@ PRODUCER: dict[str, Any] = {
     "enable.idempotence": True,
     "partitioner": "murmur2_random",
     "compression.type": "lz4",
-    "linger.ms": 5,
+    "linger.ms": 1,
     "message.max.bytes": 1024 * 1024 - 4096,
     # Errors alone: a broker that has just started makes librdkafka warn on stderr.
     "log_level": 3,

@@ -32,7 +32,8 @@ FIXED = {
 """What order, durability and co-partitioning with Java and Faust rest on."""
 DEFAULTS: Mapping[str, Any] = {
     "compression.type": "lz4",
-    "linger.ms": 5,
+    # A bot's events are few, and 5 ms would be most of their way to Redis; under load batches fill up by themselves.
+    "linger.ms": 1,
     "queue.buffering.max.messages": QUEUE_EVENTS,
     "queue.buffering.max.kbytes": QUEUE_KBYTES,
     "socket.keepalive.enable": True,
