@@ -23,8 +23,8 @@ import pytest
 import redis
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
-from history_rig import eventually
 from tradetape.console.local.stack import LocalStack
+from waiting import eventually
 
 TRADETAPE = Path(sys.executable).with_name("tradetape")
 TABLES = {

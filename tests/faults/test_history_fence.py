@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from history_rig import HistoryRig, eventually
+from history_rig import HistoryRig
 from tcp_proxy import TcpProxy
 from tradetape.console.local.stack import LocalStack
 from tradetape.schemas import MarketCondition
@@ -22,6 +22,7 @@ from tradetape.sinks.history.sink import HistorySink
 from tradetape.streams.dead_letters import MemoryDeadLetters
 from tradetape.streams.processor import Partition
 from tradetape.streams.record import Record
+from waiting import eventually
 
 START = datetime(2025, 6, 1, tzinfo=UTC)
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT", "BNBUSDT")

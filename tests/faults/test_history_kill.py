@@ -16,9 +16,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from history_rig import HistoryRig, eventually
+from history_rig import HistoryRig
 from tradetape.producers import Producer
 from tradetape.schemas import IndicatorUpdate, MarketCondition
+from waiting import eventually
 
 KILLS = 20
 EVENTS_PER_S = 1_500

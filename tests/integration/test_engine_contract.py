@@ -21,6 +21,7 @@ from tradetape.streams.errors import BadRecord, DeadLettersRefused, Transient
 from tradetape.streams.processor import Partition
 from tradetape.streams.record import Record
 from tradetape.streams.worker import Engine
+from waiting import eventually
 
 PARTITIONS = 2
 DEADLINE_S = 60.0
@@ -87,7 +88,7 @@ class Running:
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition, and say so when the engine ended before it came true."""
-        wait_until(lambda: condition() or self.has_ended)
+        eventually("what was waited for, or the engine's end", lambda: condition() or self.has_ended)
         assert condition(), f"the engine ended too soon: {self.failure!r}"
 
     def end(self) -> BaseException | None:
@@ -100,13 +101,6 @@ class Running:
         self._thread.join(DEADLINE_S)
         assert self.has_ended, "the engine does not end"
         return self.failure
-
-
-def wait_until(condition: Callable[[], bool], *, within_s: float = DEADLINE_S) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.02)
 
 
 class Rig(Protocol):
@@ -440,7 +434,7 @@ def test_a_processor_slower_than_the_session_keeps_its_membership(broker_rig: Br
         if not members:
             members.append(broker_rig.members())
             until = time.monotonic() + SESSION_S[broker_rig.kind] + 1
-            wait_until(lambda: time.monotonic() > until)
+            eventually("the time is over", lambda: time.monotonic() > until)
             members.append(broker_rig.members())
 
     processor = Script(broker_rig.topic, work_long)
@@ -480,7 +474,7 @@ def test_a_second_member_that_joins_in_the_middle_of_a_batch_loses_nothing(broke
     running = [broker_rig.start(first)]
     running[0].until(inside.is_set)
     running.append(broker_rig.start(second))
-    wait_until(lambda: len(broker_rig.members()) == 2)
+    eventually("two members", lambda: len(broker_rig.members()) == 2)
     go_on.set()
 
     written = 30

@@ -12,11 +12,12 @@ import msgspec
 import psycopg
 import pytest
 
-from history_rig import HistoryRig, eventually
+from history_rig import HistoryRig
 from tradetape.schemas import CATALOGUE, Candle, Catalogue, Delivery, EventType, avro_schema
 from tradetape.sinks.errors import MigrationError, SchemaBehind
 from tradetape.sinks.history.migrate import Migration, migrate, shipped
 from tradetape.streams.dead_letters import MemoryDeadLetters
+from waiting import eventually
 
 AT = datetime(2025, 6, 1, 12, tzinfo=UTC)
 TIME = {"type": "long", "logicalType": "timestamp-micros"}

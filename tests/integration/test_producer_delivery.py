@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import Any
@@ -33,6 +33,7 @@ from tradetape.schemas import (
     TradeSignal,
     avro_schema,
 )
+from waiting import eventually
 
 PARTITIONS = 5
 DEADLINE_S = 30.0
@@ -58,13 +59,6 @@ def signal(number: int = 0) -> TradeSignal:
         direction=Direction.LONG,
         reference_price="64123.10",
     )
-
-
-def eventually(what: str, condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come to be in {DEADLINE_S} s"
-        threading.Event().wait(0.01)
 
 
 @pytest.fixture

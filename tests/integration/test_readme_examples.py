@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from history_rig import eventually
 from tradetape.console import topics
 from tradetape.console.local.stack import LocalStack
 from tradetape.producers.connection import KafkaSettings
 from tradetape.producers.settings import load
 from tradetape.schemas import TradeSignal
 from tradetape.streams import Tape
+from waiting import eventually
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
 EMIT, READ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -35,6 +35,7 @@ from tradetape.streams.dead_letters import DeadLetters, KafkaDeadLetters, Memory
 from tradetape.streams.engines.kafka import KafkaEngine, Limits
 from tradetape.streams.groups import TopicIds
 from tradetape.streams.record import Record
+from waiting import eventually
 
 DEADLINE_S = 60.0
 STEP_S = 0.02
@@ -46,14 +47,6 @@ class Place(NamedTuple):
     topic: str
     partition: int
     offset: int
-
-
-def eventually(what: str, condition: Callable[[], bool], *, timeout_s: float = DEADLINE_S) -> None:
-    """Wait until the condition holds; an AssertionError that says `what` did not happen otherwise."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
-        time.sleep(STEP_S)
 
 
 class HistoryRig:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -19,17 +18,10 @@ from confluent_kafka import Consumer, TopicPartition
 from tradetape.schemas import CATALOGUE, Candle, Catalogue, Codec, Event, IndicatorUpdate, RunMode, names, times
 from tradetape.schemas.stamping import Stamper, wall_clock_us
 from tradetape.streams.record import Record
+from waiting import eventually
 
 DEADLINE_S = 60.0
 STEP_S = 0.02
-
-
-def wait_until(what: str, condition: Callable[[], bool], *, within_s: float = DEADLINE_S) -> None:
-    """Wait until a condition holds; an AssertionError that names it otherwise."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {within_s:.0f} s: {what}"
-        time.sleep(STEP_S)
 
 
 def now() -> datetime:
@@ -116,7 +108,7 @@ class WorkerProcess:
 
     def until(self, what: str, condition: Callable[[], bool]) -> None:
         """Wait for a condition while the worker lives."""
-        wait_until(what, lambda: self.has_ended or condition())
+        eventually(what, lambda: self.has_ended or condition())
         assert condition(), f"the worker ended with {self._process.poll()}: {self.log.read_text()[-3000:]}"
 
     def kill(self) -> None:

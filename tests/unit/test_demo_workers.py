@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from tradetape.console.demo import workers as module
 from tradetape.console.demo.workers import Worker, Workers
 from tradetape.console.errors import DemoFailed
+from waiting import eventually
 
 SLEEPER = """
 import os, signal, sys, time
@@ -40,13 +40,6 @@ time.sleep(120)
 DEADLINE_S = 20.0
 
 
-def wait_until(what: Callable[[], bool], why: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not what():
-        assert time.monotonic() < deadline, f"{why} did not happen within {DEADLINE_S:.0f} s"
-        time.sleep(0.01)
-
-
 def gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
@@ -62,7 +55,7 @@ def test_a_worker_ends_when_the_demo_is_killed(kind: str, tmp_path: Path) -> Non
             worker = int(starter.stdout.readline().split()[1])
         finally:
             starter.kill()
-        wait_until(lambda: gone(worker), "the worker's end")
+        eventually("the worker's end", lambda: gone(worker))
 
 
 @pytest.fixture
@@ -79,7 +72,7 @@ def sleeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Worke
 
     def start(running: Workers, kind: str) -> Worker:
         worker = running.start(kind, kind)
-        wait_until(lambda: worker.log.read_text() != "", "the worker's start")
+        eventually("the worker's start", lambda: worker.log.read_text() != "")
         return worker
 
     return start
@@ -90,7 +83,7 @@ def test_a_worker_that_dies_is_reported_with_the_end_of_its_log(
 ) -> None:
     with Workers(venue="demo7", logs=tmp_path, environment=os.environ) as running:
         willing, mortal = sleeping(running, "willing"), sleeping(running, "mortal")
-        wait_until(lambda: gone(mortal.pid), "its death")
+        eventually("its death", lambda: gone(mortal.pid))
         willing.check()
         with pytest.raises(DemoFailed, match="the mortal worker ended with exit code 7") as failed:
             running.check()
