@@ -34,7 +34,7 @@ def rig(kafka: str, topic_prefix: str, postgres: str) -> HistoryRig:
 
 
 class Worker:
-    """One process of `tradetape work history`."""
+    """One process of `tradetape work history`, started again when it was fenced off, as its supervisor would."""
 
     def __init__(self, rig: HistoryRig, log: Path, *, group: str) -> None:
         self.log = log
@@ -44,9 +44,21 @@ class Worker:
             "DATABASE_URL": rig.dsn,
             "TRADETAPE_TOPIC_PREFIX": rig.catalogue.prefix,
         }
-        command = [sys.executable, "-m", "tradetape.console", "work", "history", "--group", group]
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        self._environment = environment
+        self._command = [sys.executable, "-m", "tradetape.console", "work", "history", "--group", group]
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as output:
+            return subprocess.Popen(self._command, env=self._environment, stdout=output, stderr=output)
+
+    def is_at_work(self) -> bool:
+        """Whether it lives. Two workers that claim at the same moment may end the one whose turn it is."""
+        code = self.process.poll()
+        if code == 1 and "was taken over by another sink" in self.log.read_text().splitlines()[-1]:
+            self.process = self._start()
+            return True
+        return code is None
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -159,8 +171,8 @@ def witness(rig: HistoryRig) -> Iterator[Witness]:
 def wait_for(worker: Worker, what: str, condition: Callable[[], bool]) -> None:
     """Wait for what the worker does; with its log where it does not."""
     try:
-        eventually(what, lambda: condition() or worker.process.poll() is not None)
-        assert worker.process.poll() is None
+        eventually(what, lambda: condition() or not worker.is_at_work())
+        assert worker.is_at_work()
     except AssertionError as error:
         raise AssertionError(f"{error}\n{worker.log.read_text()[-3_000:]}") from error
 

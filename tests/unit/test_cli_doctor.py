@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+
 import pytest
 
 from tradetape.console.commands.doctor import _exit_code
@@ -113,6 +116,13 @@ def test_a_clock_that_is_off_is_told_with_its_direction(off_s: float, state: Sta
 def test_a_slow_answer_is_no_skew() -> None:
     ours = iter([0, 20_000_000])
     assert clocks.compare("x", lambda: 7_000_000, clock_us=lambda: next(ours)).state is State.OK
+
+
+def test_a_package_that_replaced_its_own_module_counts_as_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    replaced = ModuleType("faust")
+    assert replaced.__spec__ is None
+    monkeypatch.setitem(sys.modules, "faust", replaced)
+    assert [one.state for one in packages.check()] == [State.OK]
 
 
 def test_each_extra_that_lacks_a_package_is_named_with_what_installs_it() -> None:

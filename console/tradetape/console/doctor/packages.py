@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata, util
 
@@ -9,7 +10,12 @@ from tradetape.console.doctor.finding import Finding, State
 from tradetape.console.extras import EXTRA_OF
 
 
-def check(is_installed: Callable[[str], object] = util.find_spec) -> Iterator[Finding]:
+def _is_installed(package: str) -> bool:
+    # One that is loaded may have no spec any more: faust puts itself in the place of its own module.
+    return package in sys.modules or util.find_spec(package) is not None
+
+
+def check(is_installed: Callable[[str], bool] = _is_installed) -> Iterator[Finding]:
     """One finding for each extra that lacks packages, or one for all."""
     lacking: dict[str, list[str]] = {}
     for package, extra in EXTRA_OF.items():
