@@ -212,6 +212,7 @@ def test_every_record_is_stored_once_though_its_worker_is_killed_twenty_times(
         current.send(signal.SIGKILL)
         assert current.exit_code() in (-signal.SIGKILL, 1), "killed, or fenced off a moment before"
         current = following or workers()
+    let_live(current, witness, rng, "working")
     emitted, ends = load.end(), rig.ends()
 
     wait_for(current, "the last worker catches up", lambda: rig.has_come_to(ends))
