@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -25,9 +25,7 @@ POSTGRES_EPOCH_US = 946_684_800_000_000
 
 Encode = Callable[[Any], bytes]
 _json = msgspec.json.Encoder(decimal_format="string").encode
-_int32 = struct.Struct(">ii").pack
 _int64 = struct.Struct(">iq").pack
-_float64 = struct.Struct(">id").pack
 _length = struct.Struct(">i").pack
 
 
@@ -75,10 +73,26 @@ def numeric(raw: bytes) -> bytes:
 _DECIMAL_END = 10**decimals.PRECISION
 
 
-def text(value: str) -> bytes:
-    """A text with its length."""
-    encoded = value.encode()
-    return _length(len(encoded)) + encoded
+TEXTS_REMEMBERED = 4_096
+LONGEST_REMEMBERED_BYTES = 64
+
+
+class _Texts(dict[str, bytes]):
+    """What texts become, remembered: the names of sources, venues and symbols come back in row after row."""
+
+    def __missing__(self, value: str) -> bytes:
+        raw = value.encode()
+        encoded = _length(len(raw)) + raw
+        if len(raw) <= LONGEST_REMEMBERED_BYTES:
+            if len(self) >= TEXTS_REMEMBERED:
+                # Ids of events fill it, and none of them comes back.
+                self.clear()
+            self[value] = encoded
+        return encoded
+
+
+text: Encode = _Texts().__getitem__
+"""A text with its length."""
 
 
 def uuid(value: str) -> bytes:
@@ -117,20 +131,12 @@ def boolean(value: bool) -> bytes:
 _TRUE, _FALSE = b"\x00\x00\x00\x01\x01", b"\x00\x00\x00\x01\x00"
 
 
-def float8(value: float) -> bytes:
-    """A double with its length."""
-    return _float64(8, value)
-
-
-def int4(value: int) -> bytes:
-    """A 32-bit integer with its length."""
-    return _int32(4, value)
-
-
-def int8(value: int) -> bytes:
-    """A 64-bit integer with its length."""
-    return _int64(8, value)
-
+float8: Encode = partial(struct.Struct(">id").pack, 8)
+"""A double with its length."""
+int4: Encode = partial(struct.Struct(">ii").pack, 4)
+"""A 32-bit integer with its length."""
+int8: Encode = partial(_int64, 8)
+"""A 64-bit integer with its length."""
 
 ENCODERS: Mapping[str, Encode] = {
     "text": text, "uuid": uuid, "timestamp with time zone": timestamptz, "numeric(38,18)": numeric,
@@ -139,17 +145,30 @@ ENCODERS: Mapping[str, Encode] = {
 """By the type's name as PostgreSQL's format_type gives it."""
 
 
-class RowEncoder:
-    """Encodes rows of one table: `fields` in the order of the columns, each with its encoder."""
+class DoubleColumns:
+    """Neighbouring columns that take one value each of a map of doubles, NULL where the map has none."""
 
-    def __init__(self, fields: Sequence[tuple[str, Encode]]) -> None:
-        self._fields = tuple(fields)
-        self._count = struct.pack(">h", len(self._fields))
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = tuple(names)
+
+    def encode(self, values: Mapping[str, float]) -> bytes:
+        """The columns' values, one behind the other."""
+        get = values.get
+        return b"".join([NULL if (value := get(name)) is None else float8(value) for name in self._names])
+
+
+class RowEncoder:
+    """Encodes rows of one table: `parts` in the order of the columns, each a field of the event and its encoder.
+
+    `columns` is how many they fill, where one of them fills several.
+    """
+
+    def __init__(self, parts: Sequence[tuple[str, Encode]], *, columns: int | None = None) -> None:
+        self._parts = tuple(parts)
+        self._count = struct.pack(">h", len(self._parts) if columns is None else columns)
 
     def encode(self, values: Mapping[str, Any]) -> bytes:
         """One row. Raises ValueError, struct.error and UnicodeError for a value that its column cannot hold."""
-        parts = [self._count]
-        for name, encode in self._fields:
-            value = values[name]
-            parts.append(NULL if value is None else encode(value))
-        return b"".join(parts)
+        return self._count + b"".join(
+            [NULL if (value := values[name]) is None else encode(value) for name, encode in self._parts]
+        )

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import logging
 import struct
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
+import msgspec
 import psycopg
 
 from tradetape.schemas import Catalogue, Codec, DecodeError, times
@@ -32,7 +35,7 @@ DECODING = "VALUE_CONVERTER"
 STORING = "TASK_PUT"
 
 
-class _Row(NamedTuple):
+class _Row(msgspec.Struct, frozen=True, gc=False):
     record: Record
     table: HistoryTable
     month: str
@@ -116,12 +119,10 @@ class HistorySink:
 
     def _new(self, batch: Sequence[Record]) -> list[Record]:
         """Those that are not stored yet: a batch may come again after a COMMIT whose answer was lost."""
-        held = self._offsets.held
-        news = []
-        for record in batch:
-            holding = held.get(Partition(record.topic, record.partition))
-            if holding is not None and record.offset >= (holding.next_offset or 0):
-                news.append(record)
+        starts: dict[tuple[str, int], int] = {
+            place: holding.next_offset or 0 for place, holding in self._offsets.held.items()
+        }
+        news = [one for one in batch if one.offset >= starts.get((one.topic, one.partition), sys.maxsize)]
         self.counts["skipped"] += len(batch) - len(news)
         return news
 
@@ -131,8 +132,7 @@ class HistorySink:
             table = session.tables[record.topic]
             try:
                 plain = self._codec.decode_fields(record.topic, record.value)
-                month = times.to_datetime(plain["event_time"]).strftime("%Y-%m-01")
-                row = _Row(record, table, month, table.row(record, plain))
+                row = _Row(record, table, _month(plain["event_time"] // times.DAY_US), table.row(record, plain))
             except DecodeError as error:
                 self._dead_letters.send(record, error.reason, error, stage=DECODING)
             except (ValueError, OverflowError, struct.error) as error:
@@ -205,8 +205,15 @@ class _ForgetOnLoss:
             self._sink.forget_session()
 
 
+@lru_cache(maxsize=4_096)
+def _month(day: int) -> str:
+    """The first day of the month in which a day since 1970 lies; neighbours on the tape share their day."""
+    return times.to_datetime(day * times.DAY_US).strftime("%Y-%m-01")
+
+
 def _ends(records: Sequence[Record]) -> dict[Partition, int]:
-    return {Partition(record.topic, record.partition): record.offset + 1 for record in records}
+    last = {(record.topic, record.partition): record.offset for record in records}
+    return {Partition(*place): offset + 1 for place, offset in last.items()}
 
 
 def _buffers(rows: Sequence[_Row]) -> list[CopyBuffer]:

@@ -7,6 +7,7 @@ start, never a silently empty column.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import psycopg
@@ -14,7 +15,7 @@ import psycopg
 from tradetape.schemas import avro_schema, decimals
 from tradetape.schemas.catalogue import EventType
 from tradetape.sinks.errors import SchemaBehind
-from tradetape.sinks.history.copy_rows import ENCODERS, Encode, RowEncoder
+from tradetape.sinks.history.copy_rows import ENCODERS, NULL, DoubleColumns, Encode, RowEncoder, jsonb
 from tradetape.sinks.history.queries import query
 from tradetape.streams.record import Record
 
@@ -76,21 +77,27 @@ class HistoryTable:
             raise SchemaBehind(f"table {SCHEMA}.{self.name} {'; '.join(problems)}; run `tradetape history migrate`")
         # Others are left to their defaults: a table may be one version ahead of us.
         self.columns = tuple(name for name in facts.columns if name in filled)
-        self._encoder = RowEncoder(
-            [
-                (name, _encode(facts.columns[name].kind, documents.converter(fields.get(name, "double"))))
-                for name in self.columns
-            ]
-        )
+        kinds = {name: facts.columns[name].kind for name in self.columns}
+        self._encoder = RowEncoder([*self._parts(kinds, fields, documents)], columns=len(self.columns))
 
     def row(self, record: Record, plain: Values) -> bytes:
         """The row of an event in COPY's binary form. Raises ValueError, struct.error for what no column can hold."""
         plain["topic"], plain["partition"], plain["offset"] = record.topic, record.partition, record.offset
-        if self._named:
-            values = plain[OPEN_MAP]
-            plain |= {name: values.get(name) for name in self._named}
-            plain[REST] = {name: value for name, value in values.items() if name not in self._named} or None
         return self._encoder.encode(plain)
+
+    def _parts(
+        self, kinds: Mapping[str, str], fields: Mapping[str, Any], documents: Documents
+    ) -> Iterator[tuple[str, Encode]]:
+        """Which field of an event becomes which columns, in their order: the open map fills many."""
+        for is_named, run in groupby(kinds, key=self._named.__contains__):
+            if is_named:
+                yield OPEN_MAP, DoubleColumns([*run]).encode
+                continue
+            for name in run:
+                if name == REST and REST not in fields:
+                    yield OPEN_MAP, _rest(self._named)
+                else:
+                    yield name, _encode(kinds[name], documents.converter({**fields, **PLACE}[name]))
 
 
 def _misfits(facts: Facts, kinds: Mapping[str, tuple[str, bool]]) -> Iterator[str]:
@@ -119,6 +126,17 @@ def _value_columns(facts: Facts, fields: Mapping[str, Any]) -> frozenset[str]:
         for name, column in facts.columns.items()
         if name not in known and column.kind in doubles and column.is_nullable
     )
+
+
+def _rest(named: frozenset[str]) -> Encode:
+    """The values of the open map that have no column of their own, NULL where there are none."""
+
+    def encode(values: Mapping[str, float]) -> bytes:
+        if named.issuperset(values):
+            return NULL
+        return jsonb({name: value for name, value in values.items() if name not in named})
+
+    return encode
 
 
 def _encode(kind: str, document: Convert | None) -> Encode:
