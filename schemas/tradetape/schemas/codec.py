@@ -27,8 +27,8 @@ _UUID_LENGTH = 36
 class _Reader(NamedTuple):
     event_type: EventType
     head: Schema
-    writers: dict[int, Schema]
-    """Parsed schemas that may have written records of this topic, by id."""
+    writers: dict[bytes, tuple[Schema, Schema | None]]
+    """Parsed schemas that may have written records of this topic, by frame; beside each what reads it, None for itself."""
 
 
 class Codec:
@@ -38,10 +38,9 @@ class Codec:
         self.catalogue = catalogue
         self._readers = {catalogue.topic_name(one): _reader(one) for one in catalogue}
         self._encoders = {
-            one.record: (_FRAME.pack(0, one.schema_id), self._readers[catalogue.topic_name(one)].head)
-            for one in catalogue
+            one.record: (_frame(one.schema_id), self._readers[catalogue.topic_name(one)].head) for one in catalogue
         }
-        self._known_ids = {schema_id for reader in self._readers.values() for schema_id in reader.writers}
+        self._known_frames = {frame for reader in self._readers.values() for frame in reader.writers}
 
     def encode(self, event_type: EventType, plain: Mapping[str, Any]) -> bytes:
         """The framed bytes of an event's plain fields. Raises EventError when they are more than a topic takes."""
@@ -81,29 +80,36 @@ class Codec:
             raise DecodeError("empty", "the record has no value")
         if len(payload) > MAX_EVENT_BYTES:
             raise DecodeError("oversized", f"{len(payload)} bytes; at most {MAX_EVENT_BYTES} are decoded")
-        writer, head = self._schemas(reader, payload)
-        plain = _read(payload, writer, None if writer is head else head)
+        writer = reader.writers.get(payload[: _FRAME.size])
+        if writer is None:
+            raise self._foreign(payload)
+        plain = _read(payload, *writer)
         _check_plain(plain)
         return plain
 
-    def _schemas(self, reader: _Reader, payload: bytes) -> tuple[Schema, Schema]:
+    def _foreign(self, payload: bytes) -> DecodeError:
+        """Why a payload begins with none of its topic's frames."""
         if len(payload) < _FRAME.size:
-            raise DecodeError("truncated" if payload[0] == 0 else "bad_magic", f"only {len(payload)} bytes")
+            return DecodeError("truncated" if payload[0] == 0 else "bad_magic", f"only {len(payload)} bytes")
         magic, schema_id = _FRAME.unpack_from(payload)
         if magic != 0:
-            raise DecodeError("bad_magic", f"starts with byte {payload[0]}, not 0")
-        writer = reader.writers.get(schema_id)
-        if writer is None:
-            if schema_id in self._known_ids:
-                raise DecodeError("foreign_schema_id", f"schema {schema_id} belongs to another topic")
-            raise DecodeError("unknown_schema_id", f"schema {schema_id} is not known here")
-        return writer, reader.head
+            return DecodeError("bad_magic", f"starts with byte {payload[0]}, not 0")
+        if payload[: _FRAME.size] in self._known_frames:
+            return DecodeError("foreign_schema_id", f"schema {schema_id} belongs to another topic")
+        return DecodeError("unknown_schema_id", f"schema {schema_id} is not known here")
 
 
 def _reader(event_type: EventType) -> _Reader:
     head = _parsed(event_type.schema)
-    writers = {avro_schema.content_id(schema): _parsed(schema) for schema in released_schemas(event_type.record)}
-    return _Reader(event_type, head, {**writers, event_type.schema_id: head})
+    writers: dict[bytes, tuple[Schema, Schema | None]] = {
+        _frame(avro_schema.content_id(schema)): (_parsed(schema), head)
+        for schema in released_schemas(event_type.record)
+    }
+    return _Reader(event_type, head, {**writers, _frame(event_type.schema_id): (head, None)})
+
+
+def _frame(schema_id: int) -> bytes:
+    return _FRAME.pack(0, schema_id)
 
 
 def _parsed(schema: Schema) -> Schema:

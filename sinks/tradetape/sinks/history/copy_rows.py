@@ -52,24 +52,24 @@ def numeric(raw: bytes) -> bytes:
     if abs(number) >= _DECIMAL_END:
         raise ValueError(f"has more than {decimals.INTEGER_DIGITS} digits before the point")
     # Scale 18 is no multiple of four digits: two more zeros make five groups of base 10000 after the point.
-    rest, groups = abs(number) * 100, []
+    rest, after_point = abs(number) * 100, 5
+    if rest % _FOUR_GROUPS == 0:
+        # Most prices have four decimals at most.
+        rest, after_point = rest // _FOUR_GROUPS, 1
+    groups = []
     while rest:
         rest, group = divmod(rest, 10_000)
         groups.append(group)
-    weight = len(groups) - 1 - 5
+    weight = len(groups) - 1 - after_point
     while groups and groups[0] == 0:
         groups.pop(0)
-    body = struct.pack(
-        f">hhHH{len(groups)}h",
-        len(groups),
-        weight if groups else 0,
-        0x4000 if number < 0 else 0,
-        decimals.SCALE,
-        *reversed(groups),
-    )
-    return _length(len(body)) + body
+    count, sign = len(groups), 0x4000 if number < 0 else 0
+    return _NUMERICS[count](8 + 2 * count, count, weight if groups else 0, sign, decimals.SCALE, *reversed(groups))
 
 
+_FOUR_GROUPS = 10_000**4
+_NUMERICS = [struct.Struct(f">ihhHH{count}h").pack for count in range(11)]
+"""By the count of groups, of which 40 digits fill ten."""
 _DECIMAL_END = 10**decimals.PRECISION
 
 
