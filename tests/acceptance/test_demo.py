@@ -152,12 +152,19 @@ def test_the_newest_signal_is_walked_back_to_its_candle_by_ids(
         assert candle_of_update == candle_id
 
 
+def venues_in_history(environment: dict[str, str]) -> set[str]:
+    with psycopg.connect(environment["DATABASE_URL"]) as connection:
+        return {venue for (venue,) in connection.execute("SELECT DISTINCT venue FROM tradetape.candles").fetchall()}
+
+
 def test_a_second_run_uses_what_is_there_and_reconciles_too(environment: dict[str, str], home: Path) -> None:
     before = LocalStack(home).status()
+    known = venues_in_history(environment)
     found = demo(home, "--engine", "kafka")
     assert found.returncode == 0, found.stderr
     outcome = json.loads(found.stdout)
-    assert outcome["venue"] == "demo2"
+    assert outcome["venue"] not in known
+    assert venues_in_history(environment) == known | {outcome["venue"]}
     assert all(line["difference"] == 0 for line in lines(outcome).values())
     assert LocalStack(home).status() == before
 

@@ -171,15 +171,17 @@ class BrokerRig:
         self._producer = Producer({"bootstrap.servers": servers})
         self._offsets = GroupOffsets(servers, self._group)
         self._open: list[Running] = []
-        self._make(NewTopic(self._letters_topic, 1, 1))
+        self._make(self._letters_topic, partitions=1)
         if has_topic:
             self.make_topic()
 
     def make_topic(self) -> None:
-        self._make(NewTopic(self.topic, PARTITIONS, 1))
+        self._make(self.topic, partitions=PARTITIONS)
 
-    def _make(self, topic: NewTopic) -> None:
-        for future in self._admin.create_topics([topic]).values():
+    def _make(self, topic: str, *, partitions: int) -> None:
+        # The records' timestamps are years old: a broker with a limit deletes them as soon as it looks.
+        kept = {"retention.ms": "-1"}
+        for future in self._admin.create_topics([NewTopic(topic, partitions, 1, config=kept)]).values():
             future.result()
 
     def write(self, records: Sequence[Written]) -> None:
