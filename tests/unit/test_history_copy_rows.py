@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from tradetape.schemas import decimals, times
 from tradetape.sinks.history import copy_rows
-from tradetape.sinks.history.copy_rows import CopyBuffer, RowEncoder
+from tradetape.sinks.history.copy_rows import ROWS_A_PIECE, CopyRows, RowEncoder
 
 EPOCH_2000 = datetime(2000, 1, 1, tzinfo=UTC)
 MONEY = st.decimals(
@@ -119,6 +120,21 @@ def test_a_value_that_its_column_cannot_hold_is_an_error_not_another_value(name:
         encoder.encode({"a": "x", "b": 1, name: value})
 
 
-def test_a_stream_begins_and_ends_as_copy_wants_it() -> None:
-    stream = CopyBuffer("t", ("a",), b"ROWS", 1).stream()
-    assert stream == b"PGCOPY\n\xff\r\n\x00" + bytes(8) + b"ROWS" + b"\xff\xff"
+def test_what_copy_reads_begins_and_ends_as_it_wants() -> None:
+    pieces = CopyRows("t", ("a",), iter([b"ONE", b"TWO"])).pieces()
+    assert b"".join(pieces) == b"PGCOPY\n\xff\r\n\x00" + bytes(8) + b"ONETWO" + b"\xff\xff"
+
+
+def test_the_first_rows_can_be_stored_before_the_last_is_encoded() -> None:
+    encoded: list[int] = []
+
+    def rows() -> Iterator[bytes]:
+        for number in range(2 * ROWS_A_PIECE + 1):
+            encoded.append(number)
+            yield b"%d;" % number
+
+    pieces = CopyRows("t", ("a",), rows()).pieces()
+    first = next(pieces) + next(pieces)
+    assert first.endswith(b"%d;" % (ROWS_A_PIECE - 1))
+    assert len(encoded) == ROWS_A_PIECE
+    assert (first + b"".join(pieces)).count(b";") == 2 * ROWS_A_PIECE + 1

@@ -1,6 +1,6 @@
 """Plain fields to PostgreSQL's binary COPY format, without a detour through Python's datetime and Decimal.
 
-One producer of `CopyBuffer`s, which is all that the writer takes: a columnar encoder can stand beside it. Binary COPY
+One producer of `CopyRows`, which is all that the writer takes: a columnar encoder can stand beside it. Binary COPY
 casts nothing, so every value is written in exactly its column's type; a naive time or a rounded price cannot happen.
 Format: PostgreSQL manual, COPY, "Binary Format"; numeric as in src/backend/utils/adt/numeric.c, numeric_recv.
 """
@@ -8,9 +8,10 @@ Format: PostgreSQL manual, COPY, "Binary Format"; numeric as in src/backend/util
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache, partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,23 +24,31 @@ NULL = struct.pack(">i", -1)
 POSTGRES_EPOCH_US = 946_684_800_000_000
 """2000-01-01 UTC, where PostgreSQL's timestamps begin."""
 
+ROWS_A_PIECE = 250
+"""So few are encoded before the database gets to work, so many that handing them over costs little."""
+
 Encode = Callable[[Any], bytes]
 _json = msgspec.json.Encoder(decimal_format="string").encode
 _int64 = struct.Struct(">iq").pack
 _length = struct.Struct(">i").pack
 
 
-class CopyBuffer(NamedTuple):
-    """Rows of one table, ready for COPY … (FORMAT BINARY): the rows' bytes without header and trailer."""
+class CopyRows(NamedTuple):
+    """Rows of one table for COPY … (FORMAT BINARY), which may be encoded while the database stores those before them.
+
+    `encoded` gives bytes of whole rows, without header and trailer; it is read once, and may raise.
+    """
 
     table: str
     columns: tuple[str, ...]
-    data: bytes
-    rows: int
+    encoded: Iterator[bytes]
 
-    def stream(self) -> bytes:
-        """What COPY reads."""
-        return HEADER + self.data + TRAILER
+    def pieces(self) -> Iterator[bytes]:
+        """What COPY reads. Raises what the encoding of a row raises."""
+        yield HEADER
+        while rows := [*islice(self.encoded, ROWS_A_PIECE)]:
+            yield b"".join(rows)
+        yield TRAILER
 
 
 @lru_cache(maxsize=65_536)

@@ -20,10 +20,10 @@ import psycopg
 from tradetape.schemas import Catalogue, Codec, DecodeError, times
 from tradetape.sinks.errors import DatabaseUnavailable
 from tradetape.sinks.history.connection import connect, passing_errors
-from tradetape.sinks.history.copy_rows import CopyBuffer
+from tradetape.sinks.history.copy_rows import CopyRows
 from tradetape.sinks.history.offsets import Offsets
 from tradetape.sinks.history.queries import query
-from tradetape.sinks.history.tables import HistoryTable, read_tables
+from tradetape.sinks.history.tables import HistoryTable, Values, read_tables
 from tradetape.sinks.history.writer import HistoryWriter
 from tradetape.streams.dead_letters import DeadLetters
 from tradetape.streams.processor import Partition
@@ -33,13 +33,22 @@ logger = logging.getLogger("tradetape.sinks")
 
 DECODING = "VALUE_CONVERTER"
 STORING = "TASK_PUT"
+UNENCODABLE = (ValueError, OverflowError, struct.error)
+"""What a value raises that no column can hold."""
 
 
-class _Row(msgspec.Struct, frozen=True, gc=False):
+class _Row(msgspec.Struct, gc=False):
     record: Record
     table: HistoryTable
     month: str
-    data: bytes
+    plain: Values
+    data: bytes | None = None
+
+    def encoded(self) -> bytes:
+        """For COPY; worked out when it is wanted, once. Raises one of UNENCODABLE."""
+        if self.data is None:
+            self.data = self.table.row(self.record, self.plain)
+        return self.data
 
 
 class _Session(NamedTuple):
@@ -129,16 +138,14 @@ class HistorySink:
     def _rows(self, session: _Session, records: Sequence[Record]) -> list[_Row]:
         rows = []
         for record in records:
-            table = session.tables[record.topic]
             try:
                 plain = self._codec.decode_fields(record.topic, record.value)
-                row = _Row(record, table, _month(plain["event_time"] // times.DAY_US), table.row(record, plain))
             except DecodeError as error:
                 self._dead_letters.send(record, error.reason, error, stage=DECODING)
-            except (ValueError, OverflowError, struct.error) as error:
-                self._dead_letters.send(record, "unstorable", error, stage=STORING)
             else:
-                rows.append(row)
+                rows.append(
+                    _Row(record, session.tables[record.topic], _month(plain["event_time"] // times.DAY_US), plain)
+                )
         return self._with_months(session, rows)
 
     def _with_months(self, session: _Session, rows: list[_Row]) -> list[_Row]:
@@ -161,27 +168,39 @@ class HistorySink:
         # The offsets that follow move past the dead letters, so these are acknowledged first.
         self._dead_letters.flush()
         try:
-            stored = session.writer.write(_buffers(rows), ends)
-        except (psycopg.IntegrityError, psycopg.DataError):
+            stored = session.writer.write(_for_copy(rows), ends)
+        except (psycopg.IntegrityError, psycopg.DataError, *UNENCODABLE):
             # A month that we know may have been dropped since, by retention.
             self._known_months.clear()
-            rows = self._with_months(session, rows)
+            rows = self._with_months(session, self._encodable(rows))
             self._dead_letters.flush()
             rows, stored = self._merge(session, rows, ends)
         self.counts["stored"] += stored
         self.counts["repeated"] += len(rows) - stored
 
+    def _encodable(self, rows: Sequence[_Row]) -> list[_Row]:
+        """Send those that have no form in their table's columns to the dead letters; the others."""
+        encodable = []
+        for row in rows:
+            try:
+                row.encoded()
+            except UNENCODABLE as error:
+                self._dead_letters.send(row.record, "unstorable", error, stage=STORING)
+            else:
+                encodable.append(row)
+        return encodable
+
     def _merge(self, session: _Session, rows: list[_Row], ends: Mapping[Partition, int]) -> tuple[list[_Row], int]:
         try:
-            return rows, session.writer.merge(_buffers(rows), ends)
+            return rows, session.writer.merge(_for_copy(rows), ends)
         except (psycopg.IntegrityError, psycopg.DataError):
             rows = self._storable(session, rows)
             self._dead_letters.flush()
-            return rows, session.writer.merge(_buffers(rows), ends)
+            return rows, session.writer.merge(_for_copy(rows), ends)
 
     def _storable(self, session: _Session, rows: list[_Row]) -> list[_Row]:
         """Bisect to the rows that the database refuses and send them to the dead letters; the others."""
-        error = next((found for one in _buffers(rows) if (found := session.writer.can_store(one)) is not None), None)
+        error = next((found for one in _for_copy(rows) if (found := session.writer.can_store(one)) is not None), None)
         if error is None:
             return rows
         if len(rows) == 1:
@@ -216,8 +235,8 @@ def _ends(records: Sequence[Record]) -> dict[Partition, int]:
     return {Partition(*place): offset + 1 for place, offset in last.items()}
 
 
-def _buffers(rows: Sequence[_Row]) -> list[CopyBuffer]:
-    by_table: dict[HistoryTable, list[bytes]] = {}
+def _for_copy(rows: Sequence[_Row]) -> list[CopyRows]:
+    by_table: dict[HistoryTable, list[_Row]] = {}
     for row in rows:
-        by_table.setdefault(row.table, []).append(row.data)
-    return [CopyBuffer(table.name, table.columns, b"".join(data), len(data)) for table, data in by_table.items()]
+        by_table.setdefault(row.table, []).append(row)
+    return [CopyRows(table.name, table.columns, map(_Row.encoded, own)) for table, own in by_table.items()]
