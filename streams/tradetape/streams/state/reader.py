@@ -17,11 +17,13 @@ import redis
 
 from tradetape.producers.settings import Settings, load
 from tradetape.schemas import names, times
-from tradetape.streams.state.connection import connect, exchange, mapped_errors
+from tradetape.streams.state.connection import connect, exchange, mapped_errors, pack
 from tradetape.streams.state.keys import DEFAULT_PREFIX, DEFAULT_SET, Keys
 
 GRACE_US = 10 * times.SECOND_US
 """How late the next bar may be before the last one counts as stale."""
+QUESTIONS_REMEMBERED = 16_384
+"""Series, each some hundred bytes, whose commands are not built again."""
 
 Hash = Mapping[bytes, bytes]
 
@@ -110,49 +112,42 @@ class StateReader:
 
         `only` names the indicators to fetch; a scan of many symbols that looks at a few values is twice as fast.
         """
-        asked = [_normalised(*one) for one in series]
-        keys = [self._keys.indicators(*one, indicator_set) for one in asked]
-        found = self._read_indicators(keys) if only is None else self._read_some_indicators(keys, only)
+        wanted = None if only is None else tuple(dict.fromkeys(map(names.normalise_indicator, only)))
+        asked = [_question(self._keys, tuple(one), indicator_set, wanted) for one in series]
+        answers = self._ask([one.packed for one in asked])
+        stored = map(_stored, answers) if wanted is None else (_some_stored(one, wanted) for one in answers)
         now = self._clock()
-        return [one and _indicators(one, timeframe, now) for one, (_, _, timeframe) in zip(found, asked, strict=True)]
+        return [
+            None if found is None else _indicators(found, one.stale_after_us, now)
+            for found, one in zip(stored, asked, strict=True)
+        ]
 
     def candle(self, venue: str, symbol: str, timeframe: str, *, is_final: bool = True) -> CandleState | None:
         """The newest finished candle, or with is_final=False the newest in progress; None when unknown."""
         venue, symbol, timeframe = _normalised(venue, symbol, timeframe)
-        found = self._read([self._keys.candle(venue, symbol, timeframe, is_final=is_final)])[0]
+        found = self._read(self._keys.candle(venue, symbol, timeframe, is_final=is_final))
         return _candle(found, timeframe, self._clock()) if found else None
 
     def market(self, scope: str, venue: str = "", symbol: str = names.MARKET_WIDE) -> MarketState | None:
         """The newest condition of a scope that is still valid; None when unknown."""
         if symbol != names.MARKET_WIDE:
             venue, symbol = names.normalise_venue(venue), names.normalise_symbol(symbol)
-        found = self._read([self._keys.market(scope, venue, symbol)])[0]
+        found = self._read(self._keys.market(scope, venue, symbol))
         is_known = b"condition" in found and _is_valid(found, self._clock())
         return _market(found, self._clock()) if is_known else None
 
     def signal(self, venue: str, symbol: str, strategy_id: str) -> SignalState | None:
         """The newest signal of a strategy that is still valid; None when unknown."""
         key = self._keys.signal(names.normalise_venue(venue), names.normalise_symbol(symbol), strategy_id)
-        found = self._read([key])[0]
+        found = self._read(key)
         return _signal(found, self._clock()) if found and _is_valid(found, self._clock()) else None
 
-    def _read(self, keys: list[str]) -> list[Hash]:
-        answers = self._ask([("HGETALL", key) for key in keys])
-        return [one if isinstance(one, dict) else dict(zip(one[0::2], one[1::2], strict=True)) for one in answers]
+    def _read(self, key: str) -> Hash:
+        return _hash(self._ask([pack("HGETALL", key)])[0])
 
-    def _read_indicators(self, keys: list[str]) -> list[_Stored | None]:
-        return [_stored(hash_) if hash_ else None for hash_ in self._read(keys)]
-
-    def _read_some_indicators(self, keys: list[str], only: Collection[str]) -> list[_Stored | None]:
-        wanted = list(dict.fromkeys(map(names.normalise_indicator, only)))
-        answers = self._ask([("HMGET", key, b"_t", b"_id", b"_c", *wanted) for key in keys])
-        return [
-            _Stored(one[0], one[1], one[2], zip(wanted, one[3:], strict=True)) if one[0] else None for one in answers
-        ]
-
-    def _ask(self, commands: list[tuple[str | bytes, ...]]) -> list[Any]:
+    def _ask(self, packed: list[bytes]) -> list[Any]:
         with mapped_errors():
-            return exchange(self._client, commands)
+            return exchange(self._client, packed)
 
     def close(self) -> None:
         """Close the connections."""
@@ -178,35 +173,68 @@ def _stale_after_us(timeframe: str) -> int:
     return names.timeframe_us(timeframe) + GRACE_US
 
 
+class _Question(NamedTuple):
+    packed: bytes
+    stale_after_us: int
+
+
+@lru_cache(maxsize=QUESTIONS_REMEMBERED)
+def _question(
+    keys: Keys, series: tuple[str, str, str], indicator_set: str, wanted: tuple[str, ...] | None
+) -> _Question:
+    """What Redis is asked for the indicators of a series. A filter asks the same at every scan."""
+    venue, symbol, timeframe = _normalised(*series)
+    key = keys.indicators(venue, symbol, timeframe, indicator_set)
+    packed = pack("HGETALL", key) if wanted is None else pack("HMGET", key, b"_t", b"_id", b"_c", *wanted)
+    return _Question(packed, _stale_after_us(timeframe))
+
+
 class _Stored(NamedTuple):
-    """What a hash of indicators holds, as Redis gives it; values that it lacks are None."""
+    """What a hash of indicators holds, as Redis gives it."""
 
     event_time: bytes
     event_id: bytes
     close: bytes | None
-    values: Iterable[tuple[str, bytes | None]]
+    values: dict[str, float]
 
 
-def _stored(found: Hash) -> _Stored:
-    values = dict(found)
+def _hash(answer: Any) -> dict[bytes, bytes]:
+    """A hash as RESP3 gives it, or RESP2, which has lists only."""
+    return answer if isinstance(answer, dict) else dict(zip(answer[0::2], answer[1::2], strict=True))
+
+
+def _stored(answer: Any) -> _Stored | None:
+    values = _hash(answer)
+    if not values:
+        return None
     event_time, event_id, close = values.pop(b"_t"), values.pop(b"_id"), values.pop(b"_c", None)
     values.pop(b"_o", None)
-    return _Stored(event_time, event_id, close, ((name.decode(), value) for name, value in values.items()))
+    return _Stored(event_time, event_id, close, {name.decode(): float(value) for name, value in values.items()})
+
+
+def _some_stored(answer: list[bytes | None], wanted: tuple[str, ...]) -> _Stored | None:
+    event_time, event_id, close, *found = answer
+    if event_time is None or event_id is None:
+        return None
+    values = {name: float(value) for name, value in zip(wanted, found, strict=True) if value is not None}
+    return _Stored(event_time, event_id, close, values)
 
 
 _to_datetime = lru_cache(maxsize=256)(times.to_datetime)
 """The series of a scan have few event times between them: their bars closed together."""
 
 
-def _indicators(stored: _Stored, timeframe: str, now_us: int) -> IndicatorState:
-    event_time_us = int(stored.event_time)
+def _indicators(stored: _Stored, stale_after_us: int, now_us: int) -> IndicatorState:
+    event_time, event_id, close, values = stored
+    event_time_us = int(event_time)
+    age_us = now_us - event_time_us
     return IndicatorState(
         event_time=_to_datetime(event_time_us),
-        event_id=stored.event_id.decode(),
-        age=timedelta(microseconds=now_us - event_time_us),
-        is_stale=now_us - event_time_us > _stale_after_us(timeframe),
-        values={name: float(value) for name, value in stored.values if value is not None},
-        close=None if stored.close is None else Decimal(stored.close.decode()),
+        event_id=event_id.decode(),
+        age=timedelta(0, 0, age_us),
+        is_stale=age_us > stale_after_us,
+        values=values,
+        close=None if close is None else Decimal(close.decode()),
     )
 
 
