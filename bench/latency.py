@@ -23,7 +23,7 @@ from bench.statements import statement
 from bench.timing import NS_PER_MS, Percentiles
 from bench.visible import Awaited, Probe, Visibility
 from tradetape.producers import Producer
-from tradetape.producers.lane import DEFAULTS
+from tradetape.producers.client import DEFAULTS
 from tradetape.schemas import Catalogue, IndicatorUpdate, RunMode
 from tradetape.schemas.times import from_datetime
 from tradetape.streams.state.keys import Keys
@@ -119,6 +119,7 @@ def _producer(services: Services, catalogue: Catalogue, linger_ms: int) -> Produ
         source="bench",
         run_mode=RunMode.BACKTEST,
         catalogue=catalogue,
+        outbox_dir=services.outboxes,
         kafka_options={"linger.ms": str(linger_ms)},
     )
 

@@ -49,6 +49,7 @@ def put_on_tape(services: Services, catalogue: Catalogue, events: Iterable[Event
         run_mode=RunMode.BACKTEST,
         catalogue=catalogue,
         overflow="wait",
+        outbox_dir=services.outboxes,
     ) as tape:
         for event in events:
             tape.emit(event)

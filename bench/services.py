@@ -37,6 +37,7 @@ class Services:
     def __init__(self, environment: Mapping[str, str], logs: Path) -> None:
         self.environment = environment
         self.logs = logs
+        self.outboxes = Path(environment["TRADETAPE_OUTBOX_DIR"])
         self.bootstrap_servers = environment["KAFKA_BOOTSTRAP_SERVERS"]
         self.kafka = KafkaSettings(bootstrap_servers=self.bootstrap_servers)
         self.redis_url = environment["REDIS_URL"]

@@ -57,6 +57,13 @@ def kafka(stack: LocalStack) -> str:
     return stack.environment()["KAFKA_BOOTSTRAP_SERVERS"]
 
 
+@pytest.fixture(autouse=True)
+def outboxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for the outboxes of this test's producers, also of those in processes that it starts."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state" / "tradetape" / "outbox"
+
+
 @pytest.fixture
 def topic_prefix() -> str:
     """A prefix that no other test uses."""

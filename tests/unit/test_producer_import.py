@@ -15,9 +15,15 @@ import tradetape.schemas
 SERVICES = {"faust", "mode", "aiokafka", "psycopg", "psycopg_pool", "redis", "hiredis", "rich", "prometheus_client"}
 OTHER_ROOMS = {"tradetape.streams", "tradetape.sinks", "tradetape.console"}
 PUBLIC = {
-    "DeliveryError",
+    "Delivered",
+    "Dropped",
     "ForkedProducer",
     "Health",
+    "OutboxError",
+    "OutboxFull",
+    "OutboxHealth",
+    "OutboxInUse",
+    "OutboxUnavailable",
     "Producer",
     "ProducerClosed",
     "ProducersError",
@@ -69,7 +75,7 @@ def test_the_public_names_are_these() -> None:
 
 def test_every_error_is_caught_by_one_base() -> None:
     errors = [value for name, value in vars(tradetape.producers).items() if name in PUBLIC and _is_error(value)]
-    assert len(errors) == 6
+    assert len(errors) == 9
     assert all(issubclass(error, tradetape.producers.ProducersError) for error in errors)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tradetape.producers import Producer, SettingsError
+from tradetape.producers.client import FIXED
 from tradetape.producers.connection import KafkaSettings
-from tradetape.producers.lane import FIXED
 from tradetape.producers.settings import EXAMPLES, UNPREFIXED, Settings, load, variables
 from tradetape.schemas import CATALOGUE, RunMode
 

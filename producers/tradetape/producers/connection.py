@@ -20,8 +20,19 @@ from tradetape.producers.settings import Settings, kafka_variable
 
 SAME_CAUSE_INTERVAL_S = 60.0
 CAUSES_REMEMBERED = 256
-ALIASES = {"request.required.acks": "acks", "metadata.broker.list": "bootstrap.servers"}
+ALIASES = {
+    "request.required.acks": "acks",
+    "metadata.broker.list": "bootstrap.servers",
+    "delivery.timeout.ms": "message.timeout.ms",
+}
 """librdkafka's second names of options that may not be changed."""
+UNCHECKED = {
+    "enable.ssl.certificate.verification": ("false", "0", "f"),
+    "ssl.endpoint.identification.algorithm": ("none",),
+}
+"""Options that let anybody pass for the broker, and the values that do."""
+WEAKENABLE = frozenset((*UNCHECKED, "acks", "enable.idempotence"))
+"""What a named development mode may weaken."""
 
 # Without a handler Python prints warnings of any logger to stderr: a library must not.
 logging.getLogger("tradetape").addHandler(logging.NullHandler())
@@ -35,6 +46,8 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     bootstrap_servers: str
     options: dict[str, str] = msgspec.field(default_factory=dict)
+    is_development: bool = False
+    """Whether options may weaken a guarantee."""
 
     def __repr__(self) -> str:
         return f"KafkaSettings(bootstrap_servers={self.bootstrap_servers!r}, …)"
@@ -45,6 +58,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             bootstrap_servers=settings.required("KAFKA_BOOTSTRAP_SERVERS"),
             options=settings.kafka_options,
+            is_development=settings.development,
         )
 
     def client_config(self, defaults: Mapping[str, Any], *, fixed: Mapping[str, Any] | None = None) -> Config:
@@ -53,20 +67,34 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True):
         Raises SettingsError when the environment would break a promise.
         """
         fixed = fixed or {}
+        allowed: dict[str, Any] = {}
         for option, given in self.options.items():
             name = ALIASES.get(option, option)
             if name == "bootstrap.servers":
                 raise SettingsError(f"{kafka_variable(option)} is not read; set KAFKA_BOOTSTRAP_SERVERS")
-            if name in fixed and given.lower() != str(fixed[name]).lower():
-                raise SettingsError(
-                    f"{kafka_variable(option)}={given} would break a guarantee; leave it at {fixed[name]}"
-                )
+            if self._is_weaker(name, given, fixed):
+                if not (self.is_development and name in WEAKENABLE):
+                    raise SettingsError(_refusal(option, name, given, fixed))
+                logger.warning("DEVELOPMENT [%s=%s weakens a guarantee]", kafka_variable(option), given)
+                allowed[name] = given
         return {
             **defaults,
             **self.options,
             **fixed,
+            **allowed,
             "bootstrap.servers": self.bootstrap_servers,
         }
+
+    def _is_weaker(self, name: str, given: str, fixed: Mapping[str, Any]) -> bool:
+        if name in UNCHECKED:
+            return given.lower() in UNCHECKED[name]
+        return name in fixed and given.lower() != str(fixed[name]).lower()
+
+
+def _refusal(option: str, name: str, given: str, fixed: Mapping[str, Any]) -> str:
+    kept = f"leave it at {fixed[name]}" if name in fixed else "leave the check on"
+    mode = "; only TRADETAPE_DEVELOPMENT=true allows it" if name in WEAKENABLE else ""
+    return f"{kafka_variable(option)}={given} would break a guarantee; {kept}{mode}"
 
 
 class OncePerCause(logging.Filter):

@@ -1,11 +1,14 @@
 """What can go wrong between trading code and the tape.
 
 ProducersError
-├── SettingsError     a setting is missing, unknown or wrong
-├── QueueFull         an event found no room, and may not be dropped
-├── DeliveryError     decisions were emitted and are not on the tape
-├── ProducerClosed    emit after close
-└── ForkedProducer    a producer was used in a process that was forked from its own
+├── SettingsError          a setting is missing, unknown or wrong
+├── OutboxError            the outbox did not take a decision
+│   ├── OutboxFull         it holds as much as it may, or its disk is full
+│   ├── OutboxInUse        another producer owns it
+│   └── OutboxUnavailable  it cannot be read or written
+├── QueueFull              a market update found no room in time, and was to wait for it
+├── ProducerClosed         emit after close
+└── ForkedProducer         a producer was used in a process that was forked from its own
 """
 
 from __future__ import annotations
@@ -19,12 +22,24 @@ class SettingsError(ProducersError):
     """A setting is missing, unknown or wrong."""
 
 
+class OutboxError(ProducersError):
+    """The outbox did not take a decision; the event is not accepted."""
+
+
+class OutboxFull(OutboxError):
+    """The outbox holds as much as it may, or its disk is full."""
+
+
+class OutboxInUse(OutboxError):
+    """The outbox belongs to another producer."""
+
+
+class OutboxUnavailable(OutboxError):
+    """The outbox cannot be read or written."""
+
+
 class QueueFull(ProducersError):
-    """An event found no room in the queue to the broker, and may not be dropped."""
-
-
-class DeliveryError(ProducersError):
-    """Decisions were emitted and are not on the tape."""
+    """A market update that was to wait for room found none in time."""
 
 
 class ProducerClosed(ProducersError):

@@ -1,7 +1,7 @@
 """What trading code embeds: `emit` checks, names, encodes and hands over, and never touches the network (I5).
 
-Until a decision is reported by the broker it lives in this process' memory; one that could not be delivered is an
-error at `flush` and `close`, never silence.
+A decision is in the outbox on disk when `emit` returns (I4); a market update is in bounded memory, where newer ones
+replace it while the broker is away.
 """
 
 from __future__ import annotations
@@ -12,18 +12,24 @@ import os
 import threading
 import time
 import weakref
-from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
 import msgspec
+import platformdirs
 
+from tradetape.producers.causation import Caused
 from tradetape.producers.connection import KafkaSettings
-from tradetape.producers.errors import DeliveryError, ForkedProducer, ProducerClosed, QueueFull
-from tradetape.producers.lane import Lane
+from tradetape.producers.errors import ForkedProducer, OutboxError, ProducerClosed, QueueFull
+from tradetape.producers.hooks import Hooks, OnDelivery, OnDrop
+from tradetape.producers.market import Market
+from tradetape.producers.newest_wins import Update
+from tradetape.producers.outbox.pump import Pump
+from tradetape.producers.outbox.store import Durability, OutboxStore, Waiting, folder_name
 from tradetape.producers.settings import Settings, load
-from tradetape.schemas import CATALOGUE, Catalogue, Codec, Delivery, Event, EventType, RunMode
+from tradetape.schemas import CATALOGUE, Catalogue, Codec, Delivery, Event, RunMode
 from tradetape.schemas.stamping import Stamper, wall_clock_us
 
 logger = logging.getLogger("tradetape.producers")
@@ -31,17 +37,31 @@ logger = logging.getLogger("tradetape.producers")
 Overflow = Literal["drop", "wait"]
 EventT = TypeVar("EventT", bound=Event)
 
-POLL_INTERVAL_S = 0.05
+OUTBOX_BYTES = 1024**3
+BUFFER_EVENTS = 20_000
+BUFFER_BYTES = 16 * 1024**2
 WAIT_LIMIT_S = 60.0
 """How long `emit` waits for room with overflow="wait" before it raises QueueFull."""
 WAIT_STEP_S = 0.002
-MARKET_DELIVERY_TIMEOUT_S = 60.0
-DECISION_DELIVERY_TIMEOUT_S = 300.0
-EXIT_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 5.0
+LET_GO_S = 0.5
+EXIT_TIMEOUT_S = 4.0
+"""How long all open producers together may take when the interpreter exits."""
+
+
+class OutboxHealth(msgspec.Struct, frozen=True):
+    """How the outbox fares: decisions that wait, their bytes, the oldest one's age, those parked, why topics are held."""
+
+    path: str
+    events: int
+    bytes: int
+    oldest_age_s: float | None
+    parked: int
+    held: dict[str, str]
 
 
 class Health(msgspec.Struct, frozen=True):
-    """How the producer fares. `dropped` and `failed` count events by reason since the start."""
+    """How the producer fares. `dropped` counts market updates that will not arrive, by reason, since the start."""
 
     connected: bool
     last_error: str | None
@@ -49,15 +69,27 @@ class Health(msgspec.Struct, frozen=True):
     queued: int
     delivered: int
     dropped: dict[str, int]
-    failed: dict[str, int]
+    hooks_missed: int
+    outbox: OutboxHealth
+
+
+def default_outbox_dir() -> Path:
+    """The platform's folder for state, in which each source has an outbox of its own."""
+    return platformdirs.user_state_path("tradetape") / "outbox"
 
 
 class Producer:
     """Emits events onto the tape. Thread-safe; callable from asyncio code as it is.
 
-    `source` names the emitting program. `run_mode` says whether real money stands behind the events. `overflow` says
-    what `emit` does with a market update that finds the queue to the broker full: "drop" it and count it, or "wait"
-    for room (for backfills; at most 60 s). A decision that finds no room raises QueueFull.
+    `source` names the emitting program, and its outbox: two processes need two. `run_mode` says whether real money
+    stands behind the events. `overflow` says what `emit` does with a market update that finds the buffer full: "drop"
+    older ones, the newest of each series last, or "wait" for room (for backfills; at most 60 s). `durability` is what a
+    decision survives once `emit` returned: the "process" being killed, or the "power" failing, which costs an fsync.
+    `is_development` lets `kafka_options` weaken a guarantee.
+    `on_delivery` is called with each decision that arrived, `on_drop` with each market update that will not, both in a
+    thread of their own.
+
+    Raises SettingsError, OutboxInUse where another producer has the source's outbox, OutboxUnavailable.
     """
 
     def __init__(
@@ -69,34 +101,54 @@ class Producer:
         catalogue: Catalogue = CATALOGUE,
         overflow: Overflow = "drop",
         kafka_options: Mapping[str, str] | None = None,
+        is_development: bool = False,
+        outbox_dir: Path | None = None,
+        outbox_max_bytes: int = OUTBOX_BYTES,
+        durability: Durability = "process",
+        buffer_events: int = BUFFER_EVENTS,
+        buffer_bytes: int = BUFFER_BYTES,
+        on_delivery: OnDelivery | None = None,
+        on_drop: OnDrop | None = None,
         clock: Callable[[], int] = wall_clock_us,
     ) -> None:
-        kafka = KafkaSettings(bootstrap_servers=bootstrap_servers, options=dict(kafka_options or {}))
+        kafka = KafkaSettings(
+            bootstrap_servers=bootstrap_servers, options=dict(kafka_options or {}), is_development=is_development
+        )
         self.catalogue = catalogue
         self._codec = Codec(catalogue)
         self._stamper = Stamper(catalogue=catalogue, source=source, run_mode=run_mode, clock=clock)
         self._overflow = overflow
-        # In the order in which they are flushed: what may not be lost has the time first.
-        self._lanes = {
-            Delivery.DECISION: Lane(
-                "decision", kafka, delivery_timeout_s=DECISION_DELIVERY_TIMEOUT_S, report_each=True
-            ),
-            Delivery.MARKET: Lane("market", kafka, delivery_timeout_s=MARKET_DELIVERY_TIMEOUT_S, report_each=False),
-        }
-        self._ways = {one: (self._lanes[one.delivery], catalogue.topic_name(one)) for one in catalogue}
-        self._dropped: Counter[str] = Counter()
+        self._clock = clock
+        self._topics = {one: catalogue.topic_name(one) for one in catalogue}
         self._emitted = 0
         self._lock = threading.Lock()
         self._forked = False
         self._closing = False
-        self._closed = threading.Event()
-        self._poller = threading.Thread(target=self._poll, name="tradetape-producer", daemon=True)
-        self._poller.start()
+        self._last_health: Health | None = None
+        self._outbox = OutboxStore(
+            (outbox_dir or default_outbox_dir()) / folder_name(source),
+            name=source, durability=durability, max_bytes=outbox_max_bytes,
+        )  # fmt: skip
+        try:
+            self._hooks = Hooks(on_delivery=on_delivery, on_drop=on_drop)
+            self._market = Market(kafka, max_events=buffer_events, max_bytes=buffer_bytes, on_drop=self._dropped)
+            self._pump = Pump(self._outbox, kafka, fate_of=self._market.fate_of, on_arrival=self._hooks.delivered)
+        except BaseException:
+            self._outbox.close()
+            raise
         _open.add(self)
 
     @classmethod
-    def from_env(cls, *, source: str, overflow: Overflow = "drop", settings: Settings | None = None) -> Self:
-        """A producer as the environment says. Raises SettingsError."""
+    def from_env(
+        cls,
+        *,
+        source: str,
+        overflow: Overflow = "drop",
+        on_delivery: OnDelivery | None = None,
+        on_drop: OnDrop | None = None,
+        settings: Settings | None = None,
+    ) -> Self:
+        """A producer as the environment says. Raises SettingsError and what the constructor raises."""
         settings = settings or load()
         return cls(
             bootstrap_servers=settings.required("KAFKA_BOOTSTRAP_SERVERS"),
@@ -105,13 +157,20 @@ class Producer:
             catalogue=settings.catalogue(),
             overflow=overflow,
             kafka_options=settings.kafka_options,
+            is_development=settings.development,
+            outbox_dir=Path(settings.outbox_dir) if settings.outbox_dir else None,
+            outbox_max_bytes=settings.outbox_max_bytes,
+            durability=settings.durability,
+            on_delivery=on_delivery,
+            on_drop=on_drop,
         )
 
     def emit(self, event: EventT) -> EventT:
         """Put an event on the way to its topic; the event as stamped (event_id, emitted_at, producer_seq, …).
 
-        Raises EventError for an event that breaks a rule, QueueFull for one that finds no room and may not be dropped,
-        ProducerClosed, ForkedProducer and DeliveryError for a producer that cannot be used any more. Nothing of a refused event is queued.
+        Raises EventError for an event that breaks a rule, OutboxFull and OutboxUnavailable where a decision cannot be
+        kept, QueueFull where a market update was to wait for room in vain, ProducerClosed, ForkedProducer. Nothing of
+        a refused event is queued.
         """
         if self._forked:
             raise ForkedProducer(str(ForkedProducer.__doc__))
@@ -120,109 +179,151 @@ class Producer:
                 raise ProducerClosed(str(ProducerClosed.__doc__))
             event_type, stamped, plain = self._stamper.stamp(event)
             payload = self._codec.encode(event_type, plain)
-            key = f"{plain['venue']}:{plain['symbol']}".encode()
-            self._hand_over(event_type, key, payload, plain["emitted_at"] // 1_000)
+            topic, key = self._topics[event_type], f"{plain['venue']}:{plain['symbol']}".encode()
+            event_id, timestamp_ms = plain["event_id"], plain["emitted_at"] // 1_000
+            if event_type.delivery is Delivery.MARKET:
+                series = (topic, *(plain[name] for name in event_type.series_key))
+                self._offer(Update(topic, series, event_id, key, payload, timestamp_ms))
+            else:
+                inputs = self._inputs(plain.get("input_event_ids", ()))
+                self._outbox.add([*inputs, Waiting(topic, event_id, key, payload, timestamp_ms)])
+                self._pump.wake()
             self._stamper.keep()
             self._emitted += 1
         return stamped  # type: ignore[return-value]  # the stamper keeps the event's class
 
-    def _hand_over(self, event_type: EventType, key: bytes, payload: bytes, timestamp_ms: int) -> None:
-        lane, topic = self._ways[event_type]
-        if lane.offer(topic, key, payload, timestamp_ms):
-            return
-        if self._overflow == "wait":
-            deadline = time.monotonic() + WAIT_LIMIT_S
-            while time.monotonic() < deadline and not self._closing:
-                time.sleep(WAIT_STEP_S)
-                if lane.offer(topic, key, payload, timestamp_ms):
-                    return
-        elif event_type.delivery is Delivery.MARKET:
-            self._dropped["queue_full"] += 1
-            return
-        raise QueueFull(
-            f"{lane.queued()} events wait for the broker, which is as many as may; last error: {lane.last_error}"
-        )
+    def caused_by(self, cause: Event) -> Caused:
+        """Emits events that `cause` led to: causation, correlation and run mode follow from it where not given."""
+        return Caused(self, cause)
 
     def flush(self, timeout_s: float = 10.0) -> bool:
-        """Wait until what was emitted is on the tape; False when market updates still wait after `timeout_s`.
+        """Wait until what was emitted is on the tape; False when some of it still waits after `timeout_s`.
 
-        Raises DeliveryError when a decision failed, or is not acknowledged in time.
+        A decision that still waits is safe in the outbox. Raises ForkedProducer, OutboxUnavailable.
         """
         if self._forked:
             raise ForkedProducer(str(ForkedProducer.__doc__))
         deadline = time.monotonic() + timeout_s
-        waiting = {delivery: lane.flush(deadline - time.monotonic()) for delivery, lane in self._lanes.items()}
-        self._raise_undelivered(waiting[Delivery.DECISION], timeout_s)
-        return not any(waiting.values())
+        decided = self._pump.wait_for(self._outbox.last_number(), timeout_s)
+        return self._market.wait_empty(max(deadline - time.monotonic(), 0.0)) and decided
 
-    def _raise_undelivered(self, waiting: int, timeout_s: float) -> None:
-        count, listed = self._lanes[Delivery.DECISION].take_failures()
-        if count:
-            first = listed[0]
-            raise DeliveryError(
-                f"{count} decisions are not on the tape; the first: {first.key} on {first.topic}: {first.cause}"
-            )
-        if waiting:
-            cause = self._lanes[Delivery.DECISION].last_error
-            raise DeliveryError(
-                f"{waiting} decisions were not acknowledged within {timeout_s:g} s; last error: {cause}"
-            )
+    async def aflush(self, timeout_s: float = 10.0) -> bool:
+        """The same, without holding up the event loop."""
+        import asyncio
 
-    def close(self, timeout_s: float = 5.0) -> None:
-        """Deliver what can be delivered within `timeout_s`, then let go. Harmless when called again.
+        return await asyncio.to_thread(self.flush, timeout_s)
 
-        Raises DeliveryError when decisions did not reach the tape.
+    def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> bool:
+        """Deliver what can be delivered within `timeout_s`, then let go; whether all of it was.
+
+        Decisions that were not stay in the outbox, for the source's next producer; market updates that were not are
+        dropped and counted. Both are logged. Harmless when called again, and in a forked child.
         """
         if self._forked or self._closing:
-            return
+            return True
         self._closing = True
         with self._lock:
             # Whoever was inside of `emit` is out: what was emitted is what is flushed now.
             pass
         try:
-            if not self.flush(timeout_s):
-                logger.warning("closed with %d market updates undelivered", self._lanes[Delivery.MARKET].queued())
+            is_all = self._flush_quietly(timeout_s)
         finally:
-            self._closed.set()
-            for lane in self._lanes.values():
-                lane.purge()
-            self._poller.join(timeout=1.0)
+            self._pump.stop()
+            self._market.stop()
+            self._hooks.stop(LET_GO_S)
+            self._last_health = rest = self._measure()
+            self._outbox.close()
             _open.discard(self)
+        _report(rest)
+        return is_all
+
+    def _flush_quietly(self, timeout_s: float) -> bool:
+        try:
+            return self.flush(timeout_s)
+        except OutboxError as error:
+            logger.error("%s", error)
+            return False
 
     def health(self) -> Health:
-        """How the producer fares now; never waits. Raises ForkedProducer."""
+        """How the producer fares now, or fared when it was closed; never waits. Raises ForkedProducer."""
         if self._forked:
             raise ForkedProducer(str(ForkedProducer.__doc__))
-        lanes = self._lanes.values()
-        failed: Counter[str] = Counter()
-        for lane in lanes:
-            failed.update(lane.failed())
+        return self._last_health or self._measure()
+
+    def _measure(self) -> Health:
+        clients = (self._pump.client, self._market.client)
+        totals = self._outbox.totals()
+        age_s = None if totals.oldest_ms is None else max(self._clock() / 1e6 - totals.oldest_ms / 1e3, 0.0)
         return Health(
-            connected=any(lane.connected for lane in lanes),
-            last_error=next((lane.last_error for lane in lanes if lane.last_error), None),
+            connected=any(one.is_connected for one in clients),
+            last_error=next((one.last_error for one in clients if one.last_error), None),
             emitted=self._emitted,
-            queued=sum(lane.queued() for lane in lanes),
-            delivered=sum(lane.delivered() for lane in lanes),
-            dropped=dict(self._dropped),
-            failed=dict(failed),
+            queued=self._market.queued(),
+            delivered=self._market.delivered() + self._pump.delivered,
+            dropped=dict(self._market.dropped),
+            hooks_missed=self._hooks.missed,
+            outbox=OutboxHealth(
+                path=str(self._outbox.path),
+                events=totals.events,
+                bytes=totals.bytes,
+                oldest_age_s=age_s,
+                parked=totals.parked,
+                held=self._pump.held(),
+            ),
         )
 
-    def _poll(self) -> None:
-        while not self._closed.is_set():
-            self._lanes[Delivery.DECISION].serve(POLL_INTERVAL_S)
-            self._lanes[Delivery.MARKET].serve(0)
+    def _offer(self, update: Update) -> None:
+        if self._overflow == "drop":
+            self._market.offer(update)
+            return
+        deadline = time.monotonic() + WAIT_LIMIT_S
+        while not self._market.offer(update, may_drop=False):
+            if time.monotonic() > deadline or self._closing:
+                cause = self._market.client.last_error
+                raise QueueFull(f"{self._market.queued()} updates wait for the broker, which is as many as may; last error: {cause}")  # fmt: skip
+            time.sleep(WAIT_STEP_S)
+
+    def _inputs(self, event_ids: list[str]) -> list[Waiting]:
+        """The recent market updates that a decision names and that have not arrived, to go ahead of it (I8)."""
+        found = [update for one in event_ids if (update := self._market.unarrived(one)) is not None]
+        return [
+            Waiting(one.topic, one.event_id, one.key, one.payload, one.timestamp_ms, is_input=True) for one in found
+        ]
+
+    def _dropped(self, update: Update, reason: str) -> None:
+        self._hooks.dropped(update.topic, update.event_id, reason)
+
+    def _leave_to_the_parent(self) -> None:
+        self._forked = True
+        self._outbox.leave_to_the_parent()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        try:
-            self.close()
-        except DeliveryError as undelivered:
-            if error is None:
-                raise
-            # The host's own exception is on its way out; ours must not hide it.
-            logger.error("%s", undelivered)
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        import asyncio
+
+        await asyncio.to_thread(self.close)
+
+
+def _report(rest: Health) -> None:
+    """Say at the end what did not arrive."""
+    if rest.outbox.events or rest.outbox.parked:
+        logger.warning(
+            "closed; %d decisions wait in %s for the next producer of this source, %d are parked there: "
+            "`tradetape outbox list` shows them, `tradetape outbox flush` sends them",
+            rest.outbox.events, rest.outbox.path, rest.outbox.parked,
+        )  # fmt: skip
+    if lost := rest.dropped.get("closed"):
+        logger.warning("closed; %d market updates were not delivered and are dropped", lost)
 
 
 _open: weakref.WeakSet[Producer] = weakref.WeakSet()
@@ -231,11 +332,9 @@ _parents: list[Producer] = []
 
 @atexit.register
 def _close_at_exit() -> None:
+    deadline = time.monotonic() + EXIT_TIMEOUT_S
     for producer in list(_open):
-        try:
-            producer.close(EXIT_TIMEOUT_S)
-        except DeliveryError as undelivered:
-            logger.error("%s", undelivered)
+        producer.close(max(deadline - time.monotonic(), 0.0))
 
 
 def _leave_to_the_parent() -> None:
@@ -243,7 +342,7 @@ def _leave_to_the_parent() -> None:
     _parents.extend(_open)
     _open.clear()
     for producer in _parents:
-        producer._forked = True
+        producer._leave_to_the_parent()
 
 
 os.register_at_fork(after_in_child=_leave_to_the_parent)

@@ -10,7 +10,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -46,6 +46,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     run_mode: Annotated[str, _says("LIVE, PAPER or BACKTEST: whether real money stands behind the events")] = "LIVE"
     home: Annotated[str | None, _says("folder of the local stack; the platform's folder for state by default")] = None
     cache: Annotated[str | None, _says("folder of downloads; the platform's cache by default")] = None
+    outbox_dir: Annotated[
+        str | None, _says("folder of the outboxes, one for each source; in the platform's folder for state by default")
+    ] = None
+    outbox_max_bytes: Annotated[
+        int, _says("how much an outbox may hold before `emit` refuses decisions"), msgspec.Meta(gt=0)
+    ] = 1024**3
+    durability: Annotated[
+        Literal["process", "power"],
+        _says("what a decision survives once emitted: process or power, which waits for the disk"),
+    ] = "process"
+    development: Annotated[
+        bool,
+        _says("true lets Kafka options weaken a guarantee or skip certificate checks; never where money is at stake"),
+    ] = False
     http_port: Annotated[int | None, _says("a worker's port for /livez, /readyz and /metrics; off by default")] = None
     http_host: Annotated[str, _says("the address that it binds to")] = "127.0.0.1"
     log_format: Annotated[str | None, _says("text or json; text on a terminal, else json")] = None

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from tradetape.producers.causation import Caused
 from tradetape.producers.errors import ProducerClosed
-from tradetape.producers.producer import EventT, Health
+from tradetape.producers.producer import EventT, Health, OutboxHealth
 from tradetape.schemas import CATALOGUE, Catalogue, Codec, Event, RunMode
 from tradetape.schemas.stamping import Stamper, wall_clock_us
 
@@ -47,19 +48,39 @@ class RecordingProducer:
         """Everything is where it belongs."""
         return True
 
-    def close(self, timeout_s: float = 5.0) -> None:
+    async def aflush(self, timeout_s: float = 10.0) -> bool:
+        """Everything is where it belongs."""
+        return True
+
+    def caused_by(self, cause: Event) -> Caused:
+        """As Producer.caused_by."""
+        return Caused(self, cause)
+
+    def close(self, timeout_s: float = 5.0) -> bool:
         """No more emits."""
         self._closed = True
+        return True
 
     def health(self) -> Health:
         """Always well."""
         count = len(self.events)
-        return Health(connected=True, last_error=None, emitted=count, queued=0, delivered=count, dropped={}, failed={})
+        return Health(
+            connected=True, last_error=None, emitted=count, queued=0, delivered=count, dropped={}, hooks_missed=0,
+            outbox=OutboxHealth(path="", events=0, bytes=0, oldest_age_s=None, parked=0, held={}),
+        )  # fmt: skip
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()

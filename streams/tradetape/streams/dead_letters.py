@@ -14,8 +14,8 @@ from typing import NamedTuple, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from tradetape.producers.client import FIXED
 from tradetape.producers.connection import KafkaSettings, logger, on_error
-from tradetape.producers.lane import FIXED
 from tradetape.streams.errors import DeadLettersRefused
 from tradetape.streams.record import Record
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+import msgspec
+
 from tradetape.console.demo import bars
 from tradetape.console.demo.bars import Bar
 from tradetape.console.demo.bot import SOURCE, Bot
@@ -34,6 +36,8 @@ class Emission:
         self._series = [bars.read_sample(symbol) for symbol in plan.symbols]
         self._plan = plan
         self._venue = venue
+        # Two runs may play at once, and an outbox belongs to one producer.
+        settings = msgspec.structs.replace(settings, outbox_dir=f"{settings.outbox_dir}/{venue}")
         # A backfill wants every event on the tape: it waits for room rather than drop what is not the newest.
         self._producer = Producer.from_env(source=SOURCE, overflow="wait", settings=settings)
         self.ledger = Ledger(self._producer, settings.catalogue())

@@ -43,6 +43,11 @@ class Places:
         """Logs of the services and of the demo's workers."""
         return self.home / "logs"
 
+    @property
+    def outboxes(self) -> Path:
+        """What bots could not deliver to this stack yet."""
+        return self.home / "outbox"
+
     def log(self, service: str) -> Path:
         """One service's log."""
         return self.logs / f"{service}.log"

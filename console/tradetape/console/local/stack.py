@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from tradetape.console.local.service import Service
 
 RUN_MODE = {"TRADETAPE_RUN_MODE": "PAPER"}
 """No real money stands behind what runs on a local stack, and its events say so."""
+OUTBOX_VARIABLE = "TRADETAPE_OUTBOX_DIR"
+"""What a bot could not deliver to this stack waits beside it: another Kafka must never get it."""
 
 
 class ServiceStatus(NamedTuple):
@@ -72,6 +75,7 @@ class LocalStack:
             service.wipe()
         for log in self.places.logs.glob("*"):
             log.unlink()
+        shutil.rmtree(self.places.outboxes, ignore_errors=True)
         (self.places.home / "ports.json").unlink(missing_ok=True)
 
     def status(self) -> list[ServiceStatus]:
@@ -88,7 +92,7 @@ class LocalStack:
         for service in self.services:
             if (found := service.running()) is not None:
                 variables |= service.variables(found[1])
-        return variables | RUN_MODE if variables else {}
+        return variables | RUN_MODE | {OUTBOX_VARIABLE: str(self.places.outboxes)} if variables else {}
 
     @contextmanager
     def _lock(self) -> Iterator[None]:

@@ -1,21 +1,12 @@
-"""The SQL of the history, from queries.sql: blocks of `-- name: …`, each a statement with named parameters."""
+"""The SQL of the history, from queries.sql: each a statement with named parameters."""
 
 from __future__ import annotations
 
-from functools import lru_cache
-from importlib import resources
-
-import psycopg
 from psycopg.sql import SQL
 
-
-@lru_cache(maxsize=1)
-def _blocks() -> dict[str, str]:
-    text = resources.files("tradetape.sinks.history").joinpath("queries.sql").read_text(encoding="utf-8")
-    blocks = [block.partition("\n") for block in text.split("-- name: ")[1:]]
-    return {name.strip(): body.strip() for name, _, body in blocks}
+from tradetape.producers.sql_blocks import sql_blocks
 
 
-def query(name: str) -> psycopg.sql.SQL:
+def query(name: str) -> SQL:
     """One statement by its name."""
-    return SQL(_blocks()[name])
+    return SQL(sql_blocks("tradetape.sinks.history", "queries.sql")[name])

@@ -1,0 +1,77 @@
+"""A librdkafka producer with our settings: bounded queues, idempotent, quiet, and no time limit of its own.
+
+What waits is bounded by who owns it, the outbox or the buffer, never by a timeout that would drop it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from tradetape.producers.connection import KafkaSettings, logger, on_error
+from tradetape.producers.errors import SettingsError
+from tradetape.producers.settings import kafka_variable
+from tradetape.schemas.catalogue import MAX_BATCH_BYTES
+
+FIXED = {
+    "acks": "all",
+    "enable.idempotence": True,
+    "partitioner": "murmur2_random",
+    "message.max.bytes": MAX_BATCH_BYTES - 4096,
+}
+"""What order, durability and co-partitioning with Java and Faust rest on."""
+UNTIMED = {"message.timeout.ms": 0}
+DEFAULTS: Mapping[str, Any] = {
+    "compression.type": "lz4",
+    # A bot's events are few, and 5 ms would be most of their way to Redis; under load batches fill up by themselves.
+    "linger.ms": 1,
+    "queue.buffering.max.messages": 20_000,
+    "queue.buffering.max.kbytes": 65_536,
+    "socket.keepalive.enable": True,
+    "socket.timeout.ms": 15_000,
+    "reconnect.backoff.max.ms": 2_000,
+}
+
+Report = Callable[[KafkaError | None, Message], None]
+
+
+class Client:
+    """One librdkafka producer. `report` is called from `poll` for each record that was reported."""
+
+    def __init__(self, name: str, settings: KafkaSettings, *, report: Report, only_failures: bool) -> None:
+        """Raises SettingsError."""
+        config = settings.client_config({**DEFAULTS, "client.id": f"tradetape-{name}"}, fixed={**FIXED, **UNTIMED})
+        if str(config["queue.buffering.max.messages"]) == "0":
+            raise SettingsError(f"{kafka_variable('queue.buffering.max.messages')} must be a limit: 1 or more")
+        config |= {
+            "error_cb": on_error(self._on_error),
+            "on_delivery": report,
+            "delivery.report.only.error": only_failures,
+        }
+        self.last_error: str | None = None
+        self.is_connected = False
+        try:
+            self._producer = Producer(config, logger=logger)
+        except KafkaException as error:
+            raise SettingsError(f"librdkafka refuses the settings of the producer: {error.args[0].str()}") from error
+        self.produce = self._producer.produce
+        self.poll = self._producer.poll
+        self.unreported = self._producer.__len__
+        """How many records wait or are on their way."""
+
+    def purge(self) -> None:
+        """Give up what is unreported; each is reported as failed."""
+        self._producer.purge()
+        self._producer.flush(1.0)
+
+    def answered(self) -> None:
+        """A broker acknowledged a record."""
+        self.is_connected = True
+        self.last_error = None
+
+    def _on_error(self, error: KafkaError) -> None:
+        self.last_error = error.str()
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self.is_connected = False

@@ -1,0 +1,221 @@
+"""Market updates on their way: straight to the client while it has room, else through the newest-wins buffer (I5).
+
+The client takes few, so that what waits for a broker that is away waits where a newer one can replace it. Memory is
+bounded by the client's queue, the buffer and the ring of recent updates together. A decision may name an update that
+is on its way or was dropped; `fate_of` says which, so that the outbox can take it along (I8).
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from enum import Enum
+from functools import partial
+
+from confluent_kafka import KafkaError, KafkaException, Message
+
+from tradetape.producers.client import Client
+from tradetape.producers.connection import KafkaSettings, logger
+from tradetape.producers.newest_wins import NewestWins, Update
+
+CLIENT_RECORDS = 10_000
+"""How many may be in the client's hands; those cannot be replaced by newer ones any more."""
+RECENT_EVENTS = 4_096
+"""How many updates back a decision may name its inputs and have them taken along."""
+SLICE_RECORDS = 50
+"""How many are handed over before whoever emits gets a turn."""
+POLL_S = 0.02
+BUSY_POLL_S = 0.001
+WAIT_STEP_S = 0.002
+
+OnDrop = Callable[[Update, str], None]
+
+
+class Fate(Enum):
+    """What became of a market update."""
+
+    ARRIVED = "arrived"
+    UNDERWAY = "underway"
+    LOST = "lost"
+    """It was dropped, it failed, or nothing is known of it."""
+
+
+class Market:
+    """The way of market updates. A thread of its own serves the client and empties the buffer."""
+
+    def __init__(self, settings: KafkaSettings, *, max_events: int, max_bytes: int, on_drop: OnDrop) -> None:
+        """`on_drop` is called with each update that will not arrive, and the reason. Raises SettingsError."""
+        self.dropped: Counter[str] = Counter()
+        """By reason: overflow, closed, or librdkafka's name of an error."""
+        self._settings = settings
+        self._on_drop = on_drop
+        self._buffer = NewestWins(max_events=max_events, max_bytes=max_bytes)
+        # Reentrant: giving a client up makes it report, in the middle of what holds the lock.
+        self._lock = threading.RLock()
+        self._recent: OrderedDict[str, Update] = OrderedDict()
+        self._place: dict[str, int] = {}
+        self._handed_over = 0
+        self._settled = 0
+        self._failed = 0
+        self._is_settling = False
+        self._is_broken = False
+        self._given_up: list[Update] = []
+        self.client = self._connect()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="tradetape-market", daemon=True)
+        self._thread.start()
+
+    def offer(self, update: Update, *, may_drop: bool = True) -> bool:
+        """Send or queue an update. Where there is no room, older ones are dropped for it, or it is refused (False)."""
+        with self._lock:
+            if not self._buffer and self._has_turn() and self._hand_over(update):
+                self._remember(update, self._handed_over)
+                return True
+            if not (may_drop or self._buffer.has_room_for(update)):
+                return False
+            self._remember(update, _WAITING)
+            for dropped in self._buffer.put(update):
+                self._drop(dropped, "overflow")
+            return True
+
+    def fate_of(self, event_id: str) -> Fate:
+        """What became of one of the recent updates; who asks of one on its way will soon be told."""
+        with self._lock:
+            fate = self._fate(event_id)
+            self._is_settling |= fate is Fate.UNDERWAY
+            return fate
+
+    def unarrived(self, event_id: str) -> Update | None:
+        """A recent update that is not known to have arrived."""
+        with self._lock:
+            return None if self._fate(event_id) is Fate.ARRIVED else self._recent.get(event_id)
+
+    def _fate(self, event_id: str) -> Fate:
+        place = self._place.get(event_id, _LOST)
+        if place == _LOST:
+            return Fate.LOST
+        return Fate.ARRIVED if place <= self._settled else Fate.UNDERWAY
+
+    def queued(self) -> int:
+        """How many updates wait or are on their way."""
+        with self._lock:
+            return len(self._buffer) + self.client.unreported()
+
+    def delivered(self) -> int:
+        """How many updates the broker has acknowledged, as far as the client has told."""
+        with self._lock:
+            return max(self._handed_over - self._failed - self.client.unreported(), 0)
+
+    def wait_empty(self, timeout_s: float) -> bool:
+        """Wait until nothing waits or is on its way; False when something still does."""
+        deadline = time.monotonic() + timeout_s
+        while self.queued():
+            if time.monotonic() >= deadline or self._stopping.is_set():
+                return False
+            time.sleep(WAIT_STEP_S)
+        return True
+
+    def stop(self) -> None:
+        """End the thread and give up what waits or is on its way; it is counted."""
+        self._stopping.set()
+        self._thread.join(timeout=1.0)
+        self.client.purge()
+        with self._lock:
+            while self._buffer:
+                self._drop(self._buffer.pop_first(), "closed")
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._serve(BUSY_POLL_S if self._buffer or self._is_settling else POLL_S)
+            if self._is_broken:
+                self._replace_client()
+            with self._lock:
+                self._settle()
+                self._empty_a_slice()
+
+    def _serve(self, timeout_s: float) -> None:
+        unreported, failed = self.client.unreported(), self._failed
+        self.client.poll(timeout_s)
+        if unreported - self.client.unreported() > self._failed - failed:
+            self.client.answered()
+
+    def _settle(self) -> None:
+        """When the client holds nothing, all that it was given has arrived or is known to have failed."""
+        if self.client.unreported() == 0:
+            self._settled = self._handed_over
+            self._is_settling = False
+
+    def _empty_a_slice(self) -> None:
+        for _ in range(SLICE_RECORDS):
+            first = self._buffer.first()
+            if first is None or not self._has_turn() or not self._hand_over(first):
+                return
+            self._buffer.pop_first()
+            if first.event_id in self._place:
+                self._place[first.event_id] = self._handed_over
+
+    def _has_turn(self) -> bool:
+        return not (self._is_settling or self._is_broken) and self.client.unreported() < CLIENT_RECORDS
+
+    def _hand_over(self, update: Update) -> bool:
+        try:
+            self.client.produce(
+                update.topic, update.payload, update.key,
+                timestamp=update.timestamp_ms, on_delivery=partial(self._reported, update),
+            )  # fmt: skip
+        except BufferError:
+            return False
+        except KafkaException as error:
+            # Not here: giving a client up takes time, and this may be the thread of whoever emits.
+            logger.warning("CLIENT [%s; going on with another one]", error.args[0].str())
+            self._is_broken = True
+            return False
+        self._handed_over += 1
+        return True
+
+    def _reported(self, update: Update, error: KafkaError | None, _: Message) -> None:
+        if error is None:
+            return
+        with self._lock:
+            self._failed += 1
+            if self._is_broken:
+                self._given_up.append(update)
+            else:
+                self._drop(update, "closed" if self._stopping.is_set() else error.name())
+
+    def _remember(self, update: Update, place: int) -> None:
+        self._recent[update.event_id], self._place[update.event_id] = update, place
+        if len(self._recent) > RECENT_EVENTS:
+            forgotten, _ = self._recent.popitem(last=False)
+            del self._place[forgotten]
+
+    def _drop(self, update: Update, reason: str) -> None:
+        self.dropped[reason] += 1
+        if update.event_id in self._place:
+            self._place[update.event_id] = _LOST
+        self._on_drop(update, reason)
+
+    def _replace_client(self) -> None:
+        """A client with a fatal error sends no more; another one begins with what that one could not report."""
+        self.client.purge()
+        with self._lock:
+            self.client, self._is_broken = self._connect(), False
+            again, self._given_up = self._given_up, []
+            for update in again:
+                if not self._hand_over(update):
+                    self._drop(update, "overflow")
+
+    def _connect(self) -> Client:
+        return Client("market", self._settings, report=_nothing, only_failures=True)
+
+
+_LOST = -1
+_WAITING = sys.maxsize
+"""Places of updates that will not arrive, and of those still in the buffer; others count up as they are handed over."""
+
+
+def _nothing(error: KafkaError | None, message: Message) -> None:
+    """Each record has a report of its own."""

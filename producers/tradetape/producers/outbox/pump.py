@@ -1,0 +1,210 @@
+"""From the outbox to Kafka: a thread that hands over, waits for the broker's word, and only then removes (I4).
+
+It never gives a record up: what a topic cannot take holds that topic's lane or is parked, and both stay on the disk.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+from confluent_kafka import KafkaError, KafkaException, Message
+
+from tradetape.producers.client import Client
+from tradetape.producers.connection import KafkaSettings, logger
+from tradetape.producers.errors import OutboxError
+from tradetape.producers.market import Fate
+from tradetape.producers.outbox.lane import Failure, Lane
+from tradetape.producers.outbox.store import OutboxStore, Stored
+
+ROUND_RECORDS = 500
+REMOVED_AT_ONCE = 100
+"""So that `emit`, which waits for a removal that is under way, waits for a short one."""
+ROUND_BYTES = 1_048_576
+POLL_S = 0.005
+"""How long a record that comes while others are on their way may wait until the pump looks."""
+IDLE_S = 0.5
+TROUBLE_S = 1.0
+"""How long the pump leaves a disk alone that refused it."""
+INPUT_GRACE_S = 2.0
+"""How long an input waits to hear that it arrived as a market update, before it is sent a second time."""
+HOUSEKEEPING_S = 1.0
+
+
+class Pump:
+    """Sends what an outbox holds. `fate_of` tells what became of a market update, by event id."""
+
+    def __init__(
+        self,
+        store: OutboxStore,
+        settings: KafkaSettings,
+        *,
+        fate_of: Callable[[str], Fate],
+        on_arrival: Callable[[str, str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`on_arrival` is called with the topic and the event id of each record that arrived. Raises SettingsError."""
+        self.delivered = 0
+        self._store = store
+        self._settings = settings
+        self._fate_of = fate_of
+        self._on_arrival = on_arrival
+        self._clock = clock
+        self._lanes: dict[str, Lane] = {}
+        self._unremoved: dict[str, list[Stored]] = {}
+        self._asked_since: dict[str, float] = {}
+        self._housekeeping_at = 0.0
+        self._client = self._connect()
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._progress = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="tradetape-outbox", daemon=True)
+        self._thread.start()
+
+    @property
+    def client(self) -> Client:
+        """The client that records go through."""
+        return self._client
+
+    def wake(self) -> None:
+        """Something was added."""
+        self._wake.set()
+
+    def held(self) -> dict[str, str]:
+        """Why nothing goes to a topic, by topic."""
+        return {lane.topic: lane.held_by for lane in list(self._lanes.values()) if lane.held_by is not None}
+
+    def wait_for(self, number: int, timeout_s: float) -> bool:
+        """Wait until no record up to this number waits any more; False when some still do. Raises OutboxUnavailable."""
+        deadline = self._clock() + timeout_s
+        while self._store.waits_up_to(number):
+            left = deadline - self._clock()
+            if left <= 0 or self._stopping.is_set():
+                return False
+            with self._progress:
+                self._progress.wait(min(left, IDLE_S))
+        return True
+
+    def stop(self) -> None:
+        """End the thread and give up what is on its way; it stays in the outbox."""
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join(timeout=TROUBLE_S + 1.0)
+        self._client.purge()
+        try:
+            self._settle_all()
+        except OutboxError as error:
+            logger.warning("OUTBOX [%s]", error)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                pause_s = self._step()
+            except OutboxError as error:
+                logger.warning("OUTBOX [%s]", error)
+                pause_s = TROUBLE_S
+            if any(lane.is_busy for lane in self._lanes.values()):
+                self._client.poll(POLL_S)
+            else:
+                self._client.poll(0)
+                self._wake.wait(pause_s)
+            self._wake.clear()
+
+    def _step(self) -> float:
+        """Do what can be done now; after how many seconds there may be more."""
+        self._settle_all()
+        now_s = self._clock()
+        if now_s >= self._housekeeping_at:
+            self._housekeeping_at = now_s + HOUSEKEEPING_S
+            self._store.fold_log()
+        pause_s = IDLE_S
+        for topic in self._store.topics():
+            lane = self._lanes.setdefault(topic, Lane(topic))
+            if lane.may_send(now_s) and self._send_round(lane):
+                pause_s = POLL_S
+        return pause_s
+
+    def _settle_all(self) -> None:
+        for lane in self._lanes.values():
+            settled = lane.settle(self._clock())
+            if settled is not None:
+                self._unremoved.setdefault(lane.topic, []).extend(settled.arrived)
+                for record, failure in settled.refused:
+                    self._store.park(lane.topic, record, failure.text)
+                    logger.error("PARKED %s on %s [%s]", record.event_id, lane.topic, failure.text)
+                if lane.held_by is not None:
+                    logger.warning("HELD %s [%s]", lane.topic, lane.held_by)
+        for topic in list(self._unremoved):
+            self._remove(topic)
+
+    def _remove(self, topic: str) -> None:
+        """Until the disk takes the removal, the lane's next round must wait, or it would repeat the last one."""
+        while records := self._unremoved[topic]:
+            self._store.remove(topic, records[:REMOVED_AT_ONCE])
+            del records[:REMOVED_AT_ONCE]
+        del self._unremoved[topic]
+        with self._progress:
+            self._progress.notify_all()
+
+    def _send_round(self, lane: Lane) -> bool:
+        """Hand the next records over; whether there is reason to look again soon."""
+        waiting = self._store.oldest(lane.topic, limit=ROUND_RECORDS, max_bytes=ROUND_BYTES)
+        if not waiting:
+            return False
+        for record in lane.round_of(waiting):
+            if record.is_input:
+                fate = self._fate(record)
+                if fate is Fate.UNDERWAY:
+                    break
+                if fate is Fate.ARRIVED:
+                    self._unremoved.setdefault(lane.topic, []).append(record)
+                    continue
+            if not self._send(lane, record):
+                break
+        return True
+
+    def _fate(self, record: Stored) -> Fate:
+        fate = self._fate_of(record.event_id)
+        since = self._asked_since.setdefault(record.event_id, self._clock())
+        if fate is Fate.UNDERWAY and self._clock() - since < INPUT_GRACE_S:
+            return fate
+        del self._asked_since[record.event_id]
+        return Fate.LOST if fate is Fate.UNDERWAY else fate
+
+    def _send(self, lane: Lane, record: Stored) -> bool:
+        try:
+            self._client.produce(
+                lane.topic, record.payload, record.key,
+                timestamp=record.timestamp_ms, on_delivery=partial(self._reported, lane, record),
+            )  # fmt: skip
+        except BufferError:
+            return False
+        except KafkaException as error:
+            self._failed_for_good(error.args[0])
+            return False
+        lane.sent(record)
+        return True
+
+    def _reported(self, lane: Lane, record: Stored, error: KafkaError | None, _: Message) -> None:
+        if error is None:
+            lane.reported(record, None)
+            self.delivered += 1
+            self._client.answered()
+            self._on_arrival(lane.topic, record.event_id)
+        else:
+            lane.reported(record, Failure(error.name(), error.str()))
+
+    def _failed_for_good(self, error: KafkaError) -> None:
+        """Such a client sends no more; another one goes on from the oldest unreported record of each lane."""
+        logger.warning("CLIENT [%s; going on with another one]", error.str())
+        self._client.purge()
+        self._client = self._connect()
+
+    def _connect(self) -> Client:
+        return Client("decision", self._settings, report=_nothing, only_failures=False)
+
+
+def _nothing(error: KafkaError | None, message: Message) -> None:
+    """Each record has a report of its own."""
