@@ -50,11 +50,13 @@ def test_variables_of_other_programs_are_no_concern_of_ours() -> None:
 
 
 def test_every_documented_variable_is_read() -> None:
-    values = {one.name: "7" for one in variables()}
+    # Most variables take anything; these take a number, a switch or a word of their own.
+    own = {"TRADETAPE_DURABILITY": "power", "TRADETAPE_DEVELOPMENT": "True"}
+    values = {one.name: own.get(one.name, "7") for one in variables()}
     settings = load(values)
     for name in values:
         field = name.lower() if name in UNPREFIXED else name.removeprefix("TRADETAPE_").lower()
-        assert str(getattr(settings, field)) == "7", name
+        assert str(getattr(settings, field)) == values[name], name
     assert all(one.meaning for one in variables())
 
 
@@ -185,12 +187,45 @@ def test_no_secret_is_in_an_error_about_settings(environ: dict[str, str]) -> Non
         ("TRADETAPE_KAFKA_QUEUE_BUFFERING_MAX_MESSAGES", "0"),
         ("TRADETAPE_KAFKA_TRANSACTIONAL_ID", "mine"),
         ("TRADETAPE_KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:10"),
+        ("TRADETAPE_KAFKA_DELIVERY_TIMEOUT_MS", "1000"),
+        ("TRADETAPE_KAFKA_ENABLE_SSL_CERTIFICATE_VERIFICATION", "false"),
+        ("TRADETAPE_KAFKA_SSL_ENDPOINT_IDENTIFICATION_ALGORITHM", "none"),
     ],
 )
 def test_an_option_that_would_break_a_guarantee_is_refused(option: str, value: str) -> None:
     settings = load({"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9", option: value})
     with pytest.raises(SettingsError):
         Producer.from_env(source="bot", settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("options", "allowed"),
+    [
+        ({"acks": "1", "enable.idempotence": "false"}, True),
+        ({"enable.ssl.certificate.verification": "false"}, True),
+        ({"ssl.endpoint.identification.algorithm": "none"}, True),
+        ({"partitioner": "consistent_random"}, False),
+        ({"message.timeout.ms": "1000"}, False),
+        ({"transactional.id": "mine"}, False),
+    ],
+)
+def test_only_development_mode_weakens_a_guarantee_and_not_every_one(
+    options: dict[str, str], allowed: bool, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match="would break a guarantee"):
+        Producer(bootstrap_servers="127.0.0.1:9", source="bot", kafka_options=options, outbox_dir=tmp_path)
+
+    def develop() -> None:
+        Producer(
+            bootstrap_servers="127.0.0.1:9", source="bot", kafka_options=options, outbox_dir=tmp_path,
+            is_development=True,
+        ).close(0)  # fmt: skip
+
+    if allowed:
+        develop()
+    else:
+        with pytest.raises(SettingsError, match="would break a guarantee"):
+            develop()
 
 
 @pytest.mark.parametrize("option", ["acks", "request.required.acks", "enable.idempotence", "partitioner"])

@@ -31,6 +31,8 @@ UNCHECKED = {
     "ssl.endpoint.identification.algorithm": ("none",),
 }
 """Options that let anybody pass for the broker, and the values that do."""
+NOT_OURS = frozenset(("transactional.id",))
+"""What our clients do not work with."""
 WEAKENABLE = frozenset((*UNCHECKED, "acks", "enable.idempotence"))
 """What a named development mode may weaken."""
 
@@ -86,13 +88,15 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     def _is_weaker(self, name: str, given: str, fixed: Mapping[str, Any]) -> bool:
+        if name in NOT_OURS:
+            return True
         if name in UNCHECKED:
             return given.lower() in UNCHECKED[name]
         return name in fixed and given.lower() != str(fixed[name]).lower()
 
 
 def _refusal(option: str, name: str, given: str, fixed: Mapping[str, Any]) -> str:
-    kept = f"leave it at {fixed[name]}" if name in fixed else "leave the check on"
+    kept = f"leave it at {fixed[name]}" if name in fixed else "leave it out"
     mode = "; only TRADETAPE_DEVELOPMENT=true allows it" if name in WEAKENABLE else ""
     return f"{kafka_variable(option)}={given} would break a guarantee; {kept}{mode}"
 

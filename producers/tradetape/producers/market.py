@@ -50,6 +50,8 @@ class Market:
         """`on_drop` is called with each update that will not arrive, and the reason. Raises SettingsError."""
         self.dropped: Counter[str] = Counter()
         """By reason: overflow, closed, or librdkafka's name of an error."""
+        self.delivered = 0
+        """How many updates the broker has acknowledged, as far as the client has told."""
         self._settings = settings
         self._on_drop = on_drop
         self._buffer = NewestWins(max_events=max_events, max_bytes=max_bytes)
@@ -102,12 +104,9 @@ class Market:
     def queued(self) -> int:
         """How many updates wait or are on their way."""
         with self._lock:
-            return len(self._buffer) + self.client.unreported()
-
-    def delivered(self) -> int:
-        """How many updates the broker has acknowledged, as far as the client has told."""
-        with self._lock:
-            return max(self._handed_over - self._failed - self.client.unreported(), 0)
+            # The client's count holds its own errors too.
+            on_the_way = min(self.client.unreported(), self._handed_over - self._failed - self.delivered)
+            return len(self._buffer) + max(on_the_way, 0)
 
     def wait_empty(self, timeout_s: float) -> bool:
         """Wait until nothing waits or is on its way; False when something still does."""
@@ -123,6 +122,7 @@ class Market:
         self._stopping.set()
         self._thread.join(timeout=1.0)
         self.client.purge()
+        self._count_delivered()
         with self._lock:
             while self._buffer:
                 self._drop(self._buffer.pop_first(), "closed")
@@ -137,9 +137,18 @@ class Market:
                 self._empty_a_slice()
 
     def _serve(self, timeout_s: float) -> None:
-        unreported, failed = self.client.unreported(), self._failed
         self.client.poll(timeout_s)
-        if unreported - self.client.unreported() > self._failed - failed:
+        self._count_delivered()
+
+    def _count_delivered(self) -> None:
+        """What was handed over and neither failed nor waits; a report for each would slow `emit` down.
+
+        The client's count holds its own errors as well until they are served, so this one may lag and never leads.
+        """
+        with self._lock:
+            arrived = self._handed_over - self._failed - self.client.unreported()
+        if arrived > self.delivered:
+            self.delivered = arrived
             self.client.answered()
 
     def _settle(self) -> None:

@@ -259,7 +259,7 @@ class Producer:
             last_error=next((one.last_error for one in clients if one.last_error), None),
             emitted=self._emitted,
             queued=self._market.queued(),
-            delivered=self._market.delivered() + self._pump.delivered,
+            delivered=self._market.delivered + self._pump.delivered,
             dropped=dict(self._market.dropped),
             hooks_missed=self._hooks.missed,
             outbox=OutboxHealth(

@@ -131,10 +131,12 @@ class OutboxStore:
             self._bytes += RECORD_OVERHEAD_BYTES * (self._waiting.total() + self._parked)
 
     def _connect(self) -> sqlite3.Connection:
+        is_new = not self.path.exists()
         made = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S)
         try:
-            # Only before the first table is made does it take effect; it lets the file shrink after an outage.
-            made.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            if is_new:
+                # Before the first table is made, or it takes no effect; it lets the file shrink after an outage.
+                made.execute("PRAGMA auto_vacuum = INCREMENTAL")
             made.execute("PRAGMA journal_mode = WAL")
             made.execute(f"PRAGMA journal_size_limit = {FOLD_AT_BYTES}")
             made.execute(f"PRAGMA synchronous = {SYNCHRONOUS[self._durability]}")
@@ -282,7 +284,8 @@ class OutboxStore:
                     self._folder.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if not self._waiting.total() and self._folder.execute("PRAGMA freelist_count").fetchone()[0] > VACUUM_PAGES:
                 with self._lock:
-                    self._connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+                    # A statement without columns, which `execute` would step once: for one page.
+                    self._connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
 
     def close(self) -> None:
         """Close the file; the next producer of the source goes on with it."""
