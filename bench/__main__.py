@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import candles, emit, history, latency, promises, state
+from bench import candles, emit, history, latency, outage, promises, state
 from bench.errors import BenchFailed
 from bench.options import Options
 from bench.progress import say
@@ -27,6 +27,7 @@ from tradetape.console.errors import ConsoleError
 
 SUBJECTS: Mapping[str, Callable[[Services, Options], Report]] = {
     "emit": emit.run,
+    "outage": outage.run,
     "history": history.run,
     "state": state.run,
     "latency": latency.run,
@@ -103,7 +104,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("subjects", nargs="*", metavar="subject", type=_subject, help=", ".join(SUBJECTS))
     parser.add_argument("--json", action="store_true", help="one document on stdout instead of tables")
     parser.add_argument("--quick", action="store_true", help="small counts and one round; not for quoting")
-    parser.add_argument("--full", action="store_true", help="history: 300,000 records instead of 100,000")
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="history: 300,000 records instead of 100,000; outage: ten minutes instead of one",
+    )
     parser.add_argument("--legacy", type=Path, default=Options().legacy, help="the script that fills a Redis as the replaced system did (default: %(default)s)")  # fmt: skip
     parser.add_argument("--data", type=Path, default=Options().data, help="the folder of real market data (default: %(default)s)")  # fmt: skip
     return parser

@@ -42,10 +42,8 @@ class Hooks:
         self._calls: queue.Queue[tuple[Callable[[Any], object], Delivered | Dropped] | None] = queue.Queue(
             WAITING_CALLS
         )
-        self._thread: threading.Thread | None = None
-        if on_delivery is not None or on_drop is not None:
-            self._thread = threading.Thread(target=self._run, name="tradetape-hooks", daemon=True)
-            self._thread.start()
+        self._thread = threading.Thread(target=self._run, name="tradetape-hooks", daemon=True)
+        self._is_running = False
 
     def delivered(self, topic: str, event_id: str) -> None:
         """Call on_delivery soon."""
@@ -59,7 +57,7 @@ class Hooks:
 
     def stop(self, timeout_s: float) -> None:
         """Let the calls that wait end, for so long."""
-        if self._thread is not None:
+        if self._is_running:
             try:
                 self._calls.put(None, timeout=timeout_s)
             except queue.Full:
@@ -67,6 +65,9 @@ class Hooks:
             self._thread.join(timeout_s)
 
     def _put(self, hook: Callable[[Any], object], about: Delivered | Dropped) -> None:
+        if not self._is_running:
+            self._is_running = True
+            self._thread.start()
         try:
             self._calls.put_nowait((hook, about))
         except queue.Full:

@@ -30,6 +30,7 @@ SLICE_RECORDS = 50
 POLL_S = 0.02
 BUSY_POLL_S = 0.001
 WAIT_STEP_S = 0.002
+TROUBLE_S = 1.0
 
 OnDrop = Callable[[Update, str], None]
 
@@ -129,12 +130,19 @@ class Market:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self._serve(BUSY_POLL_S if self._buffer or self._is_settling else POLL_S)
-            if self._is_broken:
-                self._replace_client()
-            with self._lock:
-                self._settle()
-                self._empty_a_slice()
+            try:
+                self._turn()
+            except Exception:  # noqa: BLE001  # whatever it is, the next update must not stay behind for it
+                logger.exception("MARKET [goes on after an error of its own]")
+                self._stopping.wait(TROUBLE_S)
+
+    def _turn(self) -> None:
+        self._serve(BUSY_POLL_S if self._buffer or self._is_settling else POLL_S)
+        if self._is_broken:
+            self._replace_client()
+        with self._lock:
+            self._settle()
+            self._empty_a_slice()
 
     def _serve(self, timeout_s: float) -> None:
         self.client.poll(timeout_s)

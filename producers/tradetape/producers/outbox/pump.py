@@ -105,6 +105,9 @@ class Pump:
             except OutboxError as error:
                 logger.warning("OUTBOX [%s]", error)
                 pause_s = TROUBLE_S
+            except Exception:  # noqa: BLE001  # whatever it is, decisions must not stay behind for it
+                logger.exception("PUMP [goes on after an error of its own]")
+                pause_s = TROUBLE_S
             if any(lane.is_busy for lane in self._lanes.values()):
                 self._client.poll(POLL_S)
             else:
@@ -134,6 +137,7 @@ class Pump:
                 for record, failure in settled.refused:
                     self._store.park(lane.topic, record, failure.text)
                     logger.error("PARKED %s on %s [%s]", record.event_id, lane.topic, failure.text)
+                    self._tell_progress()
                 if lane.held_by is not None:
                     logger.warning("HELD %s [%s]", lane.topic, lane.held_by)
         for topic in list(self._unremoved):
@@ -145,6 +149,9 @@ class Pump:
             self._store.remove(topic, records[:REMOVED_AT_ONCE])
             del records[:REMOVED_AT_ONCE]
         del self._unremoved[topic]
+        self._tell_progress()
+
+    def _tell_progress(self) -> None:
         with self._progress:
             self._progress.notify_all()
 

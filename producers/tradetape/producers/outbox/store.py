@@ -158,7 +158,7 @@ class OutboxStore:
             if part.exists():
                 part.rename(kept.with_name(kept.name + companion))
         logger.error(
-            "the outbox %s is corrupt (%s); it is kept as %s, read it with `tradetape outbox list --file`, and a new one is begun",
+            "the outbox %s is corrupt (%s); it is kept as %s, `tradetape outbox export --file` reads it, and a new one is begun",
             self.path, broken, kept,
         )  # fmt: skip
 
@@ -255,9 +255,12 @@ class OutboxStore:
             return any(first <= number for first, _ in self._firsts())
 
     def totals(self) -> Totals:
-        """What it holds. Raises OutboxUnavailable."""
+        """What it holds; without the oldest one's time where the disk does not tell."""
         with self._lock:
-            oldest = min((timestamp for _, timestamp in self._firsts()), default=None)
+            try:
+                oldest = min((timestamp for _, timestamp in self._firsts()), default=None)
+            except OutboxUnavailable:
+                oldest = None
             return Totals(self._waiting.total(), self._bytes, self._parked, oldest)
 
     def last_number(self) -> int:
