@@ -43,6 +43,7 @@ class Hooks:
             WAITING_CALLS
         )
         self._thread = threading.Thread(target=self._run, name="tradetape-hooks", daemon=True)
+        self._starting = threading.Lock()
         self._is_running = False
 
     def delivered(self, topic: str, event_id: str) -> None:
@@ -65,9 +66,10 @@ class Hooks:
             self._thread.join(timeout_s)
 
     def _put(self, hook: Callable[[Any], object], about: Delivered | Dropped) -> None:
-        if not self._is_running:
-            self._is_running = True
-            self._thread.start()
+        with self._starting:
+            if not self._is_running:
+                self._is_running = True
+                self._thread.start()
         try:
             self._calls.put_nowait((hook, about))
         except queue.Full:
