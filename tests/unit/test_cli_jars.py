@@ -56,6 +56,11 @@ def test_a_full_cache_needs_no_network(tmp_path: Path) -> None:
     assert jars.ensure(tmp_path, JARS, source=unreachable) == paths
 
 
+def test_what_is_no_plain_jar_lies_under_its_packaging_and_classifier(tmp_path: Path) -> None:
+    whole = Jar("org.example:server:3.0:tar.gz:all", "")
+    assert whole.path(tmp_path) == tmp_path / "org/example/server/3.0/server-3.0-all.tar.gz"
+
+
 @pytest.mark.parametrize("damage", [b"", b"first ja", b"first jat"], ids=["emptied", "cut short", "changed"])
 def test_only_a_damaged_jar_is_fetched_again(tmp_path: Path, damage: bytes) -> None:
     first, _ = jars.ensure(tmp_path, JARS, source=Remote(CONTENT))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "SCHEMA_REGISTRY_URL"
 TIMEOUT_S = 10.0
+_UP = "tradetape up --registry"
 _PUSH = "tradetape schemas push"
 
 
@@ -29,7 +30,7 @@ def check(settings: Settings) -> Iterator[Finding]:
             lacking = missing(read(registry, catalogue), catalogue)
             levels = {subject: registry.compatibility(subject) for subject in map(catalogue.subject, catalogue)}
     except RegistryUnreachable as error:
-        yield away("registry", str(error), VARIABLE)
+        yield away("registry", str(error), VARIABLE)._replace(mend=f"check {VARIABLE}; for the local stack: {_UP}")
     except (SettingsError, RegistryRefused) as error:
         yield Finding("registry", State.FAIL, str(error), f"export {VARIABLE}={EXAMPLES[VARIABLE]}")
     else:
