@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 
 from tradetape.console.errors import DownloadFailed
 from tradetape.console.local import jars
-from tradetape.console.local.registry import unpack
+from tradetape.console.local.jars import Jar
+from tradetape.console.local.registry import fetched_and_unpacked, unpack
 
 
 def packed(folder: Path, *members: tarfile.TarInfo | tuple[str, bytes]) -> Path:
@@ -63,6 +65,22 @@ def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
     with pytest.raises(DownloadFailed, match="holds way"):
         unpack(packed(tmp_path, link("way", kind, str(tmp_path))), into)
     assert list(into.iterdir()) == []
+
+
+def test_what_a_killed_start_left_is_cleared_and_only_the_whole_folder_stays(tmp_path: Path) -> None:
+    repository, folder = tmp_path / "maven", tmp_path / "registry" / "server"
+    content = packed(tmp_path, ("run.jar", b"one"), ("lib/two.jar", b"two")).read_bytes()
+    archive = Jar("org.example:server:3.0:tar.gz:all", hashlib.sha256(content).hexdigest())
+    archive.path(repository).parent.mkdir(parents=True)
+    archive.path(repository).write_bytes(content)
+    half = tmp_path / "registry" / "server.new.abc"
+    half.mkdir(parents=True)
+    (half / "run.jar").write_bytes(b"o")
+    fetched_and_unpacked(archive, repository, folder)
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix == ".jar"]
+    assert sorted(files) == [folder / "lib" / "two.jar", folder / "run.jar"]
+    assert not archive.path(repository).exists()
+    fetched_and_unpacked(archive, repository, folder)
 
 
 def test_the_shipped_list_names_one_archive() -> None:

@@ -12,7 +12,7 @@ import pytest
 from scripted_http import Answer, serving
 from tradetape.schemas import CATALOGUE, SchemasError, avro_schema
 from tradetape.schemas.errors import IncompatibleSchema, RegistryError, RegistryRefused, RegistryUnreachable
-from tradetape.schemas.registry import MAX_ANSWER_BYTES, Registry, missing, push, trusted, without_password
+from tradetape.schemas.registry import MAX_ANSWER_BYTES, Registry, missing, push, trusted
 from tradetape.schemas.released import Version
 
 SUBJECT = "tradetape.fills-value"
@@ -124,15 +124,33 @@ def test_a_subject_cannot_lead_to_another_path() -> None:
         assert [one.line for one in server.asked] == ["GET /subjects/..%2Fconfig%3Fx/versions"]
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8081", "ftp://host/", "http://", "http://host:port", "http://[::1"])
-def test_what_is_no_address_is_refused_before_anything_is_asked(url: str) -> None:
-    with pytest.raises(ValueError, match=r".+"):
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:8081",
+        "ftp://host/",
+        "http://",
+        "http://host:port",
+        "http://[::1",
+        "http://bot:hunter2#@host",
+        "http://a b",
+    ],
+)
+def test_what_is_no_address_is_refused_without_telling_it(url: str) -> None:
+    with pytest.raises(ValueError, match="must be an address such as http://host:8081") as error:
         Registry(url, timeout_s=1)
+    assert "hunter2" not in str(error.value)
 
 
 def test_an_address_is_shown_without_its_password() -> None:
-    assert without_password("https://a:b%40c@host:8081/x/") == "https://host:8081/x"
-    assert without_password("https://host") == "https://host"
+    with Registry("https://a:b%40c@host:8081/x/", timeout_s=1) as registry:
+        assert registry.address == "https://host:8081/x"
+
+
+@pytest.mark.parametrize("host", ["x" * 70, "ho..st"])
+def test_a_name_that_no_host_can_have_is_unreachable(host: str) -> None:
+    with Registry(f"http://{host}/", timeout_s=1) as registry, pytest.raises(RegistryUnreachable):
+        registry.versions(SUBJECT)
 
 
 # -- push --------------------------------------------------------------------------------------------------------

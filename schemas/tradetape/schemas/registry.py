@@ -12,6 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple, Self, TypeVar
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
@@ -65,14 +66,10 @@ class Registry:
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
         """Connects to nothing yet. Raises ValueError for what is no address of a registry."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must begin with http:// or https:// and a host")
-        self.address = without_password(url)
+        parts, self._connection = _connection(url)
+        self.address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
         self._timeout_s = timeout_s
         self._deadline = time.monotonic() + timeout_s
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connection = kind(parts.hostname, parts.port, timeout=timeout_s)
         self._path = parts.path.rstrip("/")
         self._headers = {"Accept": _MEDIA_TYPE, "Content-Type": _MEDIA_TYPE, **_authorization(parts)}
 
@@ -145,7 +142,7 @@ class Registry:
             self._connection.request(method, self._path + path, body=body, headers=self._headers)
             response = self._connection.getresponse()
             content = response.read(MAX_ANSWER_BYTES + 1)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
             self._connection.close()
             reason = str(error) or type(error).__name__
             raise RegistryUnreachable(f"the schema registry {self.address} cannot be reached: {reason}") from error
@@ -171,17 +168,22 @@ def _fault(content: bytes) -> _Fault:
         return _Fault()
 
 
+def _connection(url: str) -> tuple[SplitResult, http.client.HTTPConnection]:
+    """The parts of an address, and a connection to it that is not open yet. Raises ValueError."""
+    kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+    # Whatever is wrong with it, the text of the error may hold the password.
+    with suppress(ValueError, KeyError, http.client.InvalidURL):
+        parts = urlsplit(url)
+        if parts.hostname:
+            return parts, kinds[parts.scheme](parts.hostname, parts.port)
+    raise ValueError("must be an address such as http://host:8081 or https://user:password@host")
+
+
 def _authorization(parts: SplitResult) -> dict[str, str]:
     if parts.username is None:
         return {}
     credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
     return {"Authorization": f"Basic {base64.b64encode(credentials.encode()).decode()}"}
-
-
-def without_password(url: str) -> str:
-    """A registry's address as it may be shown: without user and password."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
 
 
 def read(registry: Registry, catalogue: Catalogue) -> dict[str, dict[int, Schema]]:

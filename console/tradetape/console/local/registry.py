@@ -70,9 +70,7 @@ class Registry(Service):
         """The folder of its files, fetched and unpacked where it is missing."""
         (archive,) = jars.listed("registry")
         folder = self.places.cache / "registry" / f"apicurio-{archive.sha256[:16]}"
-        if not folder.is_dir():
-            _unpack(archive, self.places.cache / "maven", folder)
-        return folder
+        return fetched_and_unpacked(archive, self.places.cache / "maven", folder)
 
     def answers(self, port: int) -> bool:
         connection = http.client.HTTPConnection(ports.LOOPBACK, port, timeout=ANSWER_TIMEOUT_S)
@@ -91,17 +89,19 @@ class Registry(Service):
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _unpack(archive: Jar, repository: Path, folder: Path) -> None:
-    """Fetch and unpack aside and move it into place, so that a folder which is there is whole."""
+def fetched_and_unpacked(archive: Jar, repository: Path, folder: Path) -> Path:
+    """The folder with an archive's files: made aside and moved into place, so one that is there is whole."""
+    if folder.is_dir():
+        return folder
     with jars.locked(folder.parent):
-        if folder.is_dir():
-            return
-        (packed,) = jars.ensure(repository, [archive])
-        aside = fresh_folder(folder.parent, f"{folder.name}.new.")
-        unpack(packed, aside)
-        aside.rename(folder)
-        # Nothing needs it any more, and it can be fetched again.
-        packed.unlink()
+        if not folder.is_dir():
+            (packed,) = jars.ensure(repository, [archive])
+            aside = fresh_folder(folder.parent, f"{folder.name}.new.")
+            unpack(packed, aside)
+            aside.rename(folder)
+            # Nothing needs it any more, and it can be fetched again.
+            packed.unlink()
+    return folder
 
 
 def unpack(packed: Path, into: Path) -> None:
