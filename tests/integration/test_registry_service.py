@@ -79,6 +79,7 @@ def test_it_listens_on_the_loopback_address_alone_and_writes_into_its_home_alone
     written = [Path(file.path) for file in found[0].open_files() if "w" in file.mode or "a" in file.mode]
     assert written
     assert all(path.is_relative_to(home) for path in written), written
+    assert any((home / "registry" / "tmp").iterdir()), "what it unpacks for itself lies elsewhere"
 
 
 def test_a_second_up_is_harmless(service: Service) -> None:

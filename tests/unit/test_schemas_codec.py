@@ -393,3 +393,15 @@ def test_without_its_head_in_the_registry_there_is_no_codec() -> None:
     held = {CATALOGUE.subject(one): {1: one.schema} for one in CATALOGUE if one.record != "Fill"}
     with pytest.raises(NotRegistered, match=r"tradetape\.fills-value; run `tradetape schemas push`"):
         Codec(CATALOGUE, registered=held)
+
+
+def test_what_was_written_by_a_version_that_ours_cannot_read_is_refused() -> None:
+    schema = json.loads(json.dumps(CATALOGUE.by_record("Fill").schema))
+    venue = next(field for field in schema["fields"] if field["name"] == "venue")
+    venue["type"] = "long"
+    held = {CATALOGUE.subject(one): {number: one.schema} for number, one in enumerate(CATALOGUE, start=7)}
+    codec = Codec(
+        CATALOGUE, registered={**held, "tradetape.fills-value": {7: CATALOGUE.by_record("Fill").schema, 99: schema}}
+    )
+    with pytest.raises(DecodeError, match="invalid_value: SchemaResolutionError"):
+        codec.decode(topic("Fill"), b"\0" + (99).to_bytes(4, "big") + golden("Fill")[5:])

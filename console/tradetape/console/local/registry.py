@@ -47,7 +47,9 @@ class Registry(Service):
         return {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
     def prepare(self, port: int) -> None:
-        (self._folder / "tmp").mkdir(parents=True, exist_ok=True)
+        # One that was killed leaves its own there.
+        shutil.rmtree(self._folder / "tmp", ignore_errors=True)
+        (self._folder / "tmp").mkdir(parents=True)
         self._program()
 
     def command(self, port: int) -> Sequence[str]:
