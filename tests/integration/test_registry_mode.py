@@ -63,7 +63,7 @@ def fill() -> Fill:
 def variables(registry_url: str, topic_prefix: str, tmp_path: Path) -> dict[str, str]:
     return {
         "SCHEMA_REGISTRY_URL": registry_url, "TRADETAPE_TOPIC_PREFIX": topic_prefix,
-        "TRADETAPE_CACHE": str(tmp_path / "cache"),
+        "TRADETAPE_CACHE": str(tmp_path / "cache"), "TRADETAPE_OUTBOX_DIR": str(tmp_path / "outbox"),
     }  # fmt: skip
 
 

@@ -46,7 +46,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_prefix: Annotated[str, _says("what every Redis key begins with")] = "tradetape"
     run_mode: Annotated[str, _says("LIVE, PAPER or BACKTEST: whether real money stands behind the events")] = "LIVE"
     home: Annotated[str | None, _says("folder of the local stack; the platform's folder for state by default")] = None
-    cache: Annotated[str | None, _says("folder of downloads and of a registry's ids; the platform's cache by default")] = None
+    cache: Annotated[
+        str | None, _says("folder of downloads and of a registry's ids; the platform's cache by default")
+    ] = None
     outbox_dir: Annotated[
         str | None, _says("folder of the outboxes, one for each source; in the platform's folder for state by default")
     ] = None
