@@ -190,6 +190,10 @@ class Catalogue:
         """The full name of an event type's topic."""
         return self.prefix + event_type.topic
 
+    def subject(self, event_type: EventType) -> str:
+        """The name under which a schema registry keeps the schemas of an event type's topic."""
+        return f"{self.topic_name(event_type)}-value"
+
     @property
     def dead_letters_topic(self) -> str:
         """The full name of the topic of records that could not be processed."""

@@ -16,7 +16,7 @@ import fastavro
 from tradetape.schemas import avro_schema, times
 from tradetape.schemas.avro_schema import Schema
 from tradetape.schemas.catalogue import MAX_EVENT_BYTES, Catalogue, EventType
-from tradetape.schemas.errors import DecodeError, EventError
+from tradetape.schemas.errors import DecodeError, EventError, NotRegistered
 from tradetape.schemas.events import Event
 from tradetape.schemas.released import released_schemas
 
@@ -32,14 +32,22 @@ class _Reader(NamedTuple):
 
 
 class Codec:
-    """Encodes and decodes the events of one catalogue. All schemas are parsed here, none on the hot path."""
+    """Encodes and decodes the events of one catalogue. All schemas are parsed here, none on the hot path.
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    `registered` holds what a schema registry has of each subject, as registry.read gives it. Events are then written
+    under the registry's ids; those of the content are still read. Raises NotRegistered where it lacks a head.
+    """
+
+    def __init__(self, catalogue: Catalogue, *, registered: Mapping[str, Mapping[int, Schema]] | None = None) -> None:
         self.catalogue = catalogue
-        self._readers = {catalogue.topic_name(one): _reader(one) for one in catalogue}
-        self._encoders = {
-            one.record: (_frame(one.schema_id), self._readers[catalogue.topic_name(one)].head) for one in catalogue
-        }
+        self._readers: dict[str, _Reader] = {}
+        self._encoders: dict[str, tuple[bytes, Schema]] = {}
+        for one in catalogue:
+            topic, subject = catalogue.topic_name(one), catalogue.subject(one)
+            versions = registered.get(subject, {}) if registered is not None else {}
+            self._readers[topic] = _reader(one, versions)
+            head_id = one.schema_id if registered is None else _registered_id(one, subject, versions)
+            self._encoders[one.record] = (_frame(head_id), self._readers[topic].head)
         self._known_frames = {frame for reader in self._readers.values() for frame in reader.writers}
 
     def encode(self, event_type: EventType, plain: Mapping[str, Any]) -> bytes:
@@ -99,13 +107,26 @@ class Codec:
         return DecodeError("unknown_schema_id", f"schema {schema_id} is not known here")
 
 
-def _reader(event_type: EventType) -> _Reader:
+def _reader(event_type: EventType, versions: Mapping[int, Schema]) -> _Reader:
     head = _parsed(event_type.schema)
+    schemas = {avro_schema.content_id(schema): schema for schema in released_schemas(event_type.record)}
+    schemas |= {event_type.schema_id: event_type.schema, **versions}
     writers: dict[bytes, tuple[Schema, Schema | None]] = {
-        _frame(avro_schema.content_id(schema)): (_parsed(schema), head)
-        for schema in released_schemas(event_type.record)
+        _frame(number): (head, None) if _is_head(event_type, schema) else (_parsed(schema), head)
+        for number, schema in schemas.items()
     }
-    return _Reader(event_type, head, {**writers, _frame(event_type.schema_id): (head, None)})
+    return _Reader(event_type, head, writers)
+
+
+def _is_head(event_type: EventType, schema: Schema) -> bool:
+    return avro_schema.content_id(schema) == event_type.schema_id
+
+
+def _registered_id(event_type: EventType, subject: str, versions: Mapping[int, Schema]) -> int:
+    found = next((number for number, schema in versions.items() if _is_head(event_type, schema)), None)
+    if found is None:
+        raise NotRegistered(subject)
+    return found
 
 
 def _frame(schema_id: int) -> bytes:
@@ -124,7 +145,7 @@ def _read(payload: bytes, writer: Schema, head: Schema | None) -> dict[str, Any]
         plain = fastavro.schemaless_reader(source, writer, head)
     except EOFError as error:
         raise DecodeError("truncated", "the payload ends inside of a field") from error
-    except (ValueError, ArithmeticError, LookupError, TypeError) as error:
+    except (ValueError, ArithmeticError, LookupError, TypeError, fastavro.read.SchemaResolutionError) as error:
         if isinstance(error, IndexError) and source.tell() == len(payload):
             # So fastavro ends where an integer is cut off between its bytes.
             raise DecodeError("truncated", "the payload ends inside of a number") from error
