@@ -2,6 +2,7 @@
 
 Every Kafka tool reads this frame. A reader decodes only with schemas that belong to the record's topic, never with
 one that a payload merely names, and checks size, frame and that the whole payload was consumed: fastavro checks none.
+It parses all schemas at the start; what writes a record is made at its first one, since most processes only read.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import fastavro
 
 from tradetape.schemas import avro_schema, times
 from tradetape.schemas.avro_schema import Schema
+from tradetape.schemas.avro_writer import Writer, compile_writer
 from tradetape.schemas.catalogue import MAX_EVENT_BYTES, Catalogue, EventType
 from tradetape.schemas.errors import DecodeError, EventError
 from tradetape.schemas.events import Event
@@ -22,6 +24,8 @@ from tradetape.schemas.released import released_schemas
 
 _FRAME = struct.Struct(">bI")
 _UUID_LENGTH = 36
+_OF_ONE_RUN = ("producer", "producer_run_id", "venue", "symbol")
+"""Texts that one process writes again and again, besides those of a series."""
 
 
 class _Reader(NamedTuple):
@@ -32,27 +36,28 @@ class _Reader(NamedTuple):
 
 
 class Codec:
-    """Encodes and decodes the events of one catalogue. All schemas are parsed here, none on the hot path."""
+    """Encodes and decodes the events of one catalogue. No schema is parsed on the hot path."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
         self._readers = {catalogue.topic_name(one): _reader(one) for one in catalogue}
-        self._encoders = {
-            one.record: (_frame(one.schema_id), self._readers[catalogue.topic_name(one)].head) for one in catalogue
-        }
+        self._writers: dict[str, Writer] = {}
         self._known_frames = {frame for reader in self._readers.values() for frame in reader.writers}
 
     def encode(self, event_type: EventType, plain: Mapping[str, Any]) -> bytes:
         """The framed bytes of an event's plain fields. Raises EventError when they are more than a topic takes."""
-        frame, schema = self._encoders[event_type.record]
-        out = BytesIO(frame)
-        out.seek(_FRAME.size)
-        fastavro.schemaless_writer(out, schema, plain)
-        payload = out.getvalue()
+        write = self._writers.get(event_type.record) or self._new_writer(event_type)
+        payload = write(plain)
         if len(payload) > MAX_EVENT_BYTES:
             rule = f"the event has {len(payload)} bytes, more than the {MAX_EVENT_BYTES} that a topic takes"
             raise EventError(event_type.record, "event_id", plain["event_id"], rule)
         return payload
+
+    def _new_writer(self, event_type: EventType) -> Writer:
+        repeated = {*_OF_ONE_RUN, *event_type.series_key}
+        writer = compile_writer(event_type.schema, head=_frame(event_type.schema_id), repeated=repeated)
+        self._writers[event_type.record] = writer
+        return writer
 
     def decode(self, topic: str, payload: bytes | None) -> Event:
         """The event of a record's value, with aware datetimes, Decimals, enums and structs. Raises DecodeError."""
