@@ -78,7 +78,17 @@ def values(schema: Any, named: dict[str, st.SearchStrategy[Any]]) -> st.SearchSt
 
 PLAIN = {record: values(schema, {}) for record, schema in SCHEMAS.items()}
 PARSED = {record: fastavro.parse_schema(avro_schema.without_logical_types(one)) for record, one in SCHEMAS.items()}
-REPEATED = ("producer", "producer_run_id", "venue", "symbol", "timeframe")
+REPEATED = (
+    "producer",
+    "producer_run_id",
+    "venue",
+    "symbol",
+    "timeframe",
+    "event_time",
+    "is_final",
+    "bar_close_time",
+    "level",
+)
 WRITERS = {record: compile_writer(one, head=b"\0head", repeated=REPEATED) for record, one in SCHEMAS.items()}
 
 
@@ -141,7 +151,7 @@ def test_a_type_that_no_event_has_is_refused_when_the_writer_is_made(kind: Any) 
 
 
 def test_a_writer_can_be_read() -> None:
-    assert "long(event_time_)," in generated.source_of(WRITERS["Candle"])
+    assert "long(emitted_at_)," in generated.source_of(WRITERS["Candle"])
 
 
 def test_what_is_remembered_has_a_limit() -> None:

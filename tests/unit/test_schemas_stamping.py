@@ -146,9 +146,23 @@ def test_a_run_mode_may_be_given_as_text() -> None:
 
 
 def test_what_the_user_claims_to_have_stamped_is_stamped_anew() -> None:
-    event = stamped(Candle, producer="someone", producer_seq=77, emitted_at=CLOSE, event_id="mine")
-    assert (event.producer, event.producer_seq, event.emitted_at) == ("rsi-bot", 1, NOW)
+    claims = {
+        "producer": "someone",
+        "producer_run_id": "run-0",
+        "producer_seq": 77,
+        "emitted_at": CLOSE,
+        "event_id": "mine",
+    }
+    _, event, plain = stamper().stamp(made(Candle, **claims))
+    assert (event.producer, event.producer_run_id, event.producer_seq, event.emitted_at) == ("rsi-bot", "run-1", 1, NOW)
+    assert (plain["producer"], plain["producer_run_id"], plain["producer_seq"], plain["emitted_at"]) == (
+        "rsi-bot",
+        "run-1",
+        1,
+        NOW_US,
+    )
     assert uuid.UUID(event.event_id).version == 5
+    assert plain["event_id"] == event.event_id
 
 
 # -- chains ------------------------------------------------------------------------------------------------------

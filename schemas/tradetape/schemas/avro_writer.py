@@ -18,19 +18,20 @@ from tradetape.schemas.errors import CatalogueError
 from tradetape.schemas.remembered import Remembered
 
 Writer = Callable[[Mapping[str, Any]], bytes]
-_REMEMBERED_TEXTS = 4_096
+_REMEMBERED_VALUES = 4_096
 _REMEMBERED_LAYOUTS = 256
 
 
 def compile_writer(schema: Schema, *, head: bytes = b"", repeated: Collection[str] = ()) -> Writer:
     """A function from a record's plain fields to its bytes behind `head`.
 
-    `repeated` names the text fields that have few values, whose bytes are worth remembering. Raises CatalogueError for
-    a type that no event has.
+    `repeated` names fields that have the same few values again and again: their bytes are remembered. Raises
+    CatalogueError for a type that no event has.
     """
     text = _Text(repeated)
     text.define(schema, "write", f"HEAD, {text.body(schema)}")
-    names = {**_NAMES, **text.names, "HEAD": head, "texts": Remembered(_text, limit=_REMEMBERED_TEXTS)}
+    texts, longs = (Remembered(bytes_of, limit=_REMEMBERED_VALUES) for bytes_of in (_text, _long))
+    names = {**_NAMES, **text.names, "HEAD": head, "texts": texts, "longs": longs}
     writer: Writer = generated.function("write", text.lines, names, about=schema["name"])
     return writer
 
@@ -56,30 +57,29 @@ class _Text:
         return "".join(f"\n        {self._field(one)}," for one in fields) + "\n    "
 
     def _field(self, field: Mapping[str, Any]) -> str:
-        if field["type"] == "string" and field["name"] in self._repeated:
-            return f"texts[{field['name']}_]"
-        return self.expression(field["type"], f"{field['name']}_")
+        simple = _REPEATED if field["name"] in self._repeated else _SIMPLE
+        return self.expression(field["type"], f"{field['name']}_", simple)
 
-    def expression(self, schema: Any, value: str) -> str:
-        """The bytes of the variable `value` as an expression."""
+    def expression(self, schema: Any, value: str, simple: Mapping[str, str]) -> str:
+        """The bytes of the variable `value` as an expression; `simple` has those of the types that hold no others."""
         if isinstance(schema, list):
             if len(schema) != 2 or schema[0] != "null":
                 raise CatalogueError(f"no event has a union such as {schema}; there is [null, type]")
-            return f"(b'\\0' if {value} is None else b'\\2' + {self.expression(schema[1], value)})"
+            return f"(b'\\0' if {value} is None else b'\\2' + {self.expression(schema[1], value, simple)})"
         kind = schema["type"] if isinstance(schema, dict) else schema
-        if kind in _SIMPLE:
-            return _SIMPLE[kind].format(value=value)
+        if kind in simple:
+            return simple[kind].format(value=value)
         if kind == "map":
             return self._map(schema["values"], value)
         if kind == "array":
-            items = f"b''.join([{self.expression(schema['items'], 'item')} for item in {value}])"
+            items = f"b''.join([{self.expression(schema['items'], 'item', _SIMPLE)} for item in {value}])"
             return f"(LENGTHS[len({value})] + {items} + b'\\0' if {value} else b'\\0')"
         return self._of_name(schema, kind, value)
 
     def _map(self, values: Any, value: str) -> str:
         if values == "double":
             return f"doubles({value})"
-        items = f"b''.join([text(key) + {self.expression(values, 'item')} for key, item in {value}.items()])"
+        items = f"b''.join([text(key) + {self.expression(values, 'item', _SIMPLE)} for key, item in {value}.items()])"
         return f"(LENGTHS[len({value})] + {items} + b'\\0' if {value} else b'\\0')"
 
     def _of_name(self, schema: Any, kind: str, value: str) -> str:
@@ -105,6 +105,7 @@ _SIMPLE = {
     "int": "long({value})",
     "long": "long({value})",
 }
+_REPEATED = {**_SIMPLE, "string": "texts[{value}]", "long": "longs[{value}]"}
 
 
 def _long(value: int) -> bytes:

@@ -21,11 +21,12 @@ from tradetape.schemas.catalogue import MAX_EVENT_BYTES, Catalogue, EventType
 from tradetape.schemas.errors import DecodeError, EventError
 from tradetape.schemas.events import Event
 from tradetape.schemas.released import released_schemas
+from tradetape.schemas.structs import made_of
 
 _FRAME = struct.Struct(">bI")
 _UUID_LENGTH = 36
 _OF_ONE_RUN = ("producer", "producer_run_id", "venue", "symbol")
-"""Texts that one process writes again and again, besides those of a series."""
+"""Fields that one process writes again and again with the same values, besides those of a series."""
 
 
 class _Reader(NamedTuple):
@@ -55,6 +56,9 @@ class Codec:
 
     def _new_writer(self, event_type: EventType) -> Writer:
         repeated = {*_OF_ONE_RUN, *event_type.series_key}
+        if event_type.event_time_from is not None:
+            # Many markets' bars close at one time.
+            repeated |= {"event_time", event_type.event_time_from}
         writer = compile_writer(event_type.schema, head=_frame(event_type.schema_id), repeated=repeated)
         self._writers[event_type.record] = writer
         return writer
@@ -70,7 +74,8 @@ class Codec:
             typed = {plan.name: plan.converter.restore(plain[plan.name]) for plan in event_type.plans}
         except (ValueError, ArithmeticError) as error:
             raise DecodeError("invalid_value", f"{event_type.record}: {error}") from error
-        return event_type.event_class(**typed)
+        event: Event = made_of(event_type.event_class, typed)
+        return event
 
     def decode_fields(self, topic: str, payload: bytes | None) -> dict[str, Any]:
         """The plain fields of a record's value: integers of microseconds, decimals as Avro bytes, enums as text.

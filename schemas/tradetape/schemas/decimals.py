@@ -22,20 +22,14 @@ def from_user(value: object) -> Decimal:
 
     Raises ValueError with the broken rule as its text.
     """
-    if isinstance(value, str):
-        return _parsed(value)
     if isinstance(value, bool):
         raise ValueError("must be a number, not a boolean")
     if isinstance(value, float):
-        return _parsed(float.__repr__(value))
-    if isinstance(value, (Decimal, int)):
-        return Decimal(value)
-    raise ValueError(f"must be a Decimal, int, str or float, not {type(value).__name__}")
-
-
-def _parsed(text: str) -> Decimal:
+        value = float.__repr__(value)
+    if not isinstance(value, (str, Decimal, int)):
+        raise ValueError(f"must be a Decimal, int, str or float, not {type(value).__name__}")
     try:
-        return Decimal(text)
+        return Decimal(value)
     except ArithmeticError:
         raise ValueError('must be a decimal number such as "64123.10"') from None
 

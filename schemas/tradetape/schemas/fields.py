@@ -20,7 +20,7 @@ import msgspec
 
 from tradetape.schemas import decimals, times
 from tradetape.schemas.remembered import Remembered
-from tradetape.schemas.structs import define_struct
+from tradetape.schemas.structs import define_struct, made_of
 
 Typed = Any
 Plain = Any
@@ -133,13 +133,14 @@ class NamedTypes:
         def accept(value: Any) -> tuple[Typed, Plain]:
             if not isinstance(value, made):
                 raise ValueError(article)
-            accepted = [(plan.name, accept_at(plan.name, plan.converter, getattr(value, plan.name))) for plan in plans]
-            return made(**{name: typed for name, (typed, _) in accepted}), {
-                name: plain for name, (_, plain) in accepted
-            }
+            typed: dict[str, Typed] = {}
+            plain: dict[str, Plain] = {}
+            for name, converter, _ in plans:
+                typed[name], plain[name] = accept_at(name, converter, getattr(value, name))
+            return made_of(made, typed), plain
 
         def restore(plain: Plain) -> Typed:
-            return made(**{plan.name: plan.converter.restore(plain[plan.name]) for plan in plans})
+            return made_of(made, {plan.name: plan.converter.restore(plain[plan.name]) for plan in plans})
 
         return Converter(made, accept, restore)
 
