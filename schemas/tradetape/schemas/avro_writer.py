@@ -9,12 +9,13 @@ Values are not checked: plain fields come from the stamper, or from a decoded re
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from tradetape.schemas import generated
 from tradetape.schemas.avro_schema import Schema
 from tradetape.schemas.errors import CatalogueError
+from tradetape.schemas.packing import doubles_between
 from tradetape.schemas.remembered import Remembered
 
 Writer = Callable[[Mapping[str, Any]], bytes]
@@ -140,20 +141,14 @@ def _doubles(values: Mapping[str, float]) -> bytes:
     """A map of doubles, packed in one step: a bot gives the same names with every update."""
     if not values:
         return b"\0"
-    pack, layout = _LAYOUTS[tuple(values)]
-    pieces = layout.copy()
-    pieces[1::2] = values.values()
-    packed: bytes = pack(*pieces)
+    packed: bytes = _LAYOUTS[tuple(values)](values.values())
     return packed
 
 
-def _layout(names: tuple[str, ...]) -> tuple[Callable[..., bytes], list[Any]]:
-    """How a map of these names is packed, and what stands around its values."""
-    heads = [_text(name) for name in names]
-    heads[0] = _LENGTHS[len(names)] + heads[0]
-    form = struct.Struct("<" + "".join(f"{len(head)}sd" for head in heads) + "1s")
-    pieces: list[Any] = [piece for head in heads for piece in (head, 0.0)]
-    return form.pack, [*pieces, b"\0"]
+def _layout(names: tuple[str, ...]) -> Callable[[Iterable[float]], bytes]:
+    """What packs a map of these names."""
+    first, *others = [_text(name) for name in names]
+    return doubles_between([_LENGTHS[len(names)] + first, *others], b"\0", order="<")
 
 
 _BYTES = [bytes((value,)) for value in range(0x80)]
