@@ -224,6 +224,15 @@ def test_an_id_of_ones_own_must_be_a_uuid(notes: EventType) -> None:
         note(notes, event_id="mine")
 
 
+def test_a_field_of_ones_own_may_be_called_as_a_word_of_python(notes: EventType) -> None:
+    own = {"name": "class", "type": "string", "doc": "What kind of note it is."}
+    schema = {**notes.schema, "name": "Remark", "fields": [*notes.schema["fields"], own]}
+    remarks = EventType(record="Remark", topic="remarks", table="remarks", delivery=Delivery.DECISION, schema=schema)
+    assert getattr(note(remarks, **{"class": "urgent"}), "class") == "urgent"
+    with pytest.raises(EventError, match=r"Remark\.class = 5: must be text, not int"):
+        note(remarks, **{"class": 5})
+
+
 # -- event_time --------------------------------------------------------------------------------------------------
 
 

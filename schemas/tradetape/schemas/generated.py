@@ -1,7 +1,7 @@
 """Functions made of text: what dataclasses do, for loops over a schema that would otherwise run for every event.
 
-Their lines stand in tracebacks and debuggers as a file's lines do, and in `source_of`. A text is made of a schema
-alone, never of what an event holds.
+Their lines stand in tracebacks and debuggers as a file's lines do, and in `source_of`. A text is made of schemas and
+tables alone, never of what an event holds.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import linecache
 from collections.abc import Mapping
 from typing import Any
+from zlib import crc32
 
 
 def function(name: str, lines: list[str], names: Mapping[str, object], *, about: str) -> Any:
-    """The function `name` that the lines define; `names` are what it sees, `about` tells its file apart."""
-    source, file = "\n".join(lines) + "\n", f"<tradetape {name} {about}>"
+    """The function `name` that the lines define; `names` are what it sees, `about` says in tracebacks what it is for."""
+    source = "\n".join(lines) + "\n"
+    # By its content too, since a record may have another schema in another catalogue.
+    file = f"<tradetape {name} {about} {crc32(source.encode()):08x}>"
     space: dict[str, Any] = dict(names)
     exec(compile(source, file, "exec"), space)
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)

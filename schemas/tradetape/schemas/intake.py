@@ -8,6 +8,7 @@ what is said of what is not, is the converters' to say.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from keyword import iskeyword
 from typing import Any
 
 from msgspec.structs import force_setattr
@@ -43,7 +44,7 @@ def compile_intake(plans: Sequence[FieldPlan], *, defaults: Collection[str], abo
 
 def _of_field(plan: FieldPlan, *, has_default: bool) -> list[str]:
     name = plan.name
-    asked, word = [f"value = event.{name}"], "if"
+    asked, word = [f"value = getattr(event, {name!r})" if iskeyword(name) else f"value = event.{name}"], "if"
     if has_default:
         asked += [f"if value is default_{name}:", "    pass"]
         word = "elif"

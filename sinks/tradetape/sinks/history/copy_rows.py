@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tradetape.schemas import decimals, times
+from tradetape.schemas import decimals, generated, times
 from tradetape.schemas.packing import doubles_between
 from tradetape.schemas.remembered import Remembered
 
@@ -179,15 +179,18 @@ _DOUBLE_LENGTH = _length(8)
 class RowEncoder:
     """Encodes rows of one table: `parts` in the order of the columns, each a field of the event and its encoder.
 
-    `columns` is how many they fill, where one of them fills several.
+    `columns` is how many they fill, where one of them fills several; `table` names it in tracebacks.
     """
 
-    def __init__(self, parts: Sequence[tuple[str, Encode]], *, columns: int | None = None) -> None:
-        self._parts = tuple(parts)
-        self._count = struct.pack(">h", len(self._parts) if columns is None else columns)
+    encode: Callable[[Mapping[str, Any]], bytes]
+    """One row of an event's values. Raises ValueError, struct.error and UnicodeError for what its column cannot hold."""
 
-    def encode(self, values: Mapping[str, Any]) -> bytes:
-        """One row. Raises ValueError, struct.error and UnicodeError for a value that its column cannot hold."""
-        return self._count + b"".join(
-            [NULL if (value := values[name]) is None else encode(value) for name, encode in self._parts]
-        )
+    def __init__(self, parts: Sequence[tuple[str, Encode]], *, columns: int | None = None, table: str = "") -> None:
+        names = {f"encode_{place}": encode for place, (_, encode) in enumerate(parts)}
+        count = struct.pack(">h", len(parts) if columns is None else columns)
+        pieces = [
+            f"        NULL if (value := values[{field!r}]) is None else encode_{place}(value),"
+            for place, (field, _) in enumerate(parts)
+        ]
+        lines = ["def encode(values):", "    return b''.join((", "        COUNT,", *pieces, "    ))"]
+        self.encode = generated.function("encode", lines, {**names, "NULL": NULL, "COUNT": count}, about=table)
