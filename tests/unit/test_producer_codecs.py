@@ -43,7 +43,7 @@ def settings(server: ScriptedServer, tmp_path: Path) -> Settings:
 
 def ids(codec: Codec) -> list[int]:
     """The ids that the codec writes under, in the catalogue's order."""
-    return [int.from_bytes(codec._encoders[one.record][0][1:], "big") for one in codec.catalogue]
+    return [int.from_bytes(codec._frames[one.record][1:], "big") for one in codec.catalogue]
 
 
 def kept(settings: Settings) -> Path:

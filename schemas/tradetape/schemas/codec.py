@@ -2,6 +2,7 @@
 
 Every Kafka tool reads this frame. A reader decodes only with schemas that belong to the record's topic, never with
 one that a payload merely names, and checks size, frame and that the whole payload was consumed: fastavro checks none.
+It parses all schemas at the start; what writes a record is made at its first one, since most processes only read.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ import fastavro
 
 from tradetape.schemas import avro_schema, times
 from tradetape.schemas.avro_schema import Schema
+from tradetape.schemas.avro_writer import Writer, compile_writer
 from tradetape.schemas.catalogue import MAX_EVENT_BYTES, Catalogue, EventType
 from tradetape.schemas.errors import DecodeError, EventError, NotRegistered
 from tradetape.schemas.events import Event
 from tradetape.schemas.released import released_schemas
+from tradetape.schemas.structs import made_of
 
 _FRAME = struct.Struct(">bI")
 _UUID_LENGTH = 36
+_OF_ONE_RUN = ("producer", "producer_run_id", "venue", "symbol")
+"""Fields that one process writes again and again with the same values, besides those of a series."""
 
 
 class _Reader(NamedTuple):
@@ -32,7 +37,7 @@ class _Reader(NamedTuple):
 
 
 class Codec:
-    """Encodes and decodes the events of one catalogue. All schemas are parsed here, none on the hot path.
+    """Encodes and decodes the events of one catalogue. No schema is parsed on the hot path.
 
     `registered` holds what a schema registry has of each subject, as registry.read gives it. Events are then written
     under the registry's ids; those of the content are still read. Raises NotRegistered where it lacks a head.
@@ -41,26 +46,35 @@ class Codec:
     def __init__(self, catalogue: Catalogue, *, registered: Mapping[str, Mapping[int, Schema]] | None = None) -> None:
         self.catalogue = catalogue
         self._readers: dict[str, _Reader] = {}
-        self._encoders: dict[str, tuple[bytes, Schema]] = {}
+        self._frames: dict[str, bytes] = {}
+        """What a record's bytes begin with, by its name."""
+        self._writers: dict[str, Writer] = {}
         for one in catalogue:
             topic, subject = catalogue.topic_name(one), catalogue.subject(one)
             versions = registered.get(subject, {}) if registered is not None else {}
             self._readers[topic] = _reader(one, versions)
-            head_id = one.schema_id if registered is None else _registered_id(one, subject, versions)
-            self._encoders[one.record] = (_frame(head_id), self._readers[topic].head)
+            self._frames[one.record] = _frame(
+                one.schema_id if registered is None else _registered_id(one, subject, versions)
+            )
         self._known_frames = {frame for reader in self._readers.values() for frame in reader.writers}
 
     def encode(self, event_type: EventType, plain: Mapping[str, Any]) -> bytes:
         """The framed bytes of an event's plain fields. Raises EventError when they are more than a topic takes."""
-        frame, schema = self._encoders[event_type.record]
-        out = BytesIO(frame)
-        out.seek(_FRAME.size)
-        fastavro.schemaless_writer(out, schema, plain)
-        payload = out.getvalue()
+        write = self._writers.get(event_type.record) or self._new_writer(event_type)
+        payload = write(plain)
         if len(payload) > MAX_EVENT_BYTES:
             rule = f"the event has {len(payload)} bytes, more than the {MAX_EVENT_BYTES} that a topic takes"
             raise EventError(event_type.record, "event_id", plain["event_id"], rule)
         return payload
+
+    def _new_writer(self, event_type: EventType) -> Writer:
+        repeated = {*_OF_ONE_RUN, *event_type.series_key}
+        if event_type.event_time_from is not None:
+            # Many markets' bars close at one time.
+            repeated |= {"event_time", event_type.event_time_from}
+        writer = compile_writer(event_type.schema, head=self._frames[event_type.record], repeated=repeated)
+        self._writers[event_type.record] = writer
+        return writer
 
     def decode(self, topic: str, payload: bytes | None) -> Event:
         """The event of a record's value, with aware datetimes, Decimals, enums and structs. Raises DecodeError."""
@@ -73,7 +87,8 @@ class Codec:
             typed = {plan.name: plan.converter.restore(plain[plan.name]) for plan in event_type.plans}
         except (ValueError, ArithmeticError) as error:
             raise DecodeError("invalid_value", f"{event_type.record}: {error}") from error
-        return event_type.event_class(**typed)
+        event: Event = made_of(event_type.event_class, typed)
+        return event
 
     def decode_fields(self, topic: str, payload: bytes | None) -> dict[str, Any]:
         """The plain fields of a record's value: integers of microseconds, decimals as Avro bytes, enums as text.
