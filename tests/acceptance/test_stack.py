@@ -16,7 +16,7 @@ from console_rig import COMMAND, clean_environment, tradetape
 from tradetape.console.local.stack import LocalStack
 
 SERVICES = ["kafka", "postgres", "redis", "registry"]
-VARIABLES = ["DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", "TRADETAPE_RUN_MODE"]
+VARIABLES = ["DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", "TRADETAPE_OUTBOX_DIR", "TRADETAPE_RUN_MODE"]
 
 
 @pytest.fixture(scope="module")
