@@ -112,11 +112,12 @@ class NamedTypes:
         made.__doc__ = schema["doc"]
         self.classes[schema["name"]] = made
         rule = f"must be one of {', '.join(schema['symbols'])}"
+        named = {symbol: made(symbol) for symbol in schema["symbols"]}
 
         def accept(value: Any) -> tuple[Typed, Plain]:
             try:
-                member = value if type(value) is made else made(value)
-            except ValueError:
+                member = value if type(value) is made else named[value]
+            except (KeyError, TypeError):
                 raise ValueError(rule) from None
             return member, member._value_
 
