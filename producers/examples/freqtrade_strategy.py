@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import talib.abstract as ta
 from freqtrade.persistence import Trade
 from freqtrade.strategy import IStrategy
-from pandas import DataFrame, Series, Timedelta
+from pandas import DataFrame, Timedelta
 
 from tradetape.producers import Producer
 from tradetape.schemas import Action, Direction, IndicatorUpdate, RunMode, TradeSignal
@@ -40,8 +40,13 @@ class TapeStrategy(IStrategy):
             "venue": self.config["exchange"]["name"], "timeframe": self.timeframe, "run_mode": mode,
         }  # fmt: skip
         self.tape = Producer.from_env(
-            source=f"freqtrade-{mode.lower()}", overflow="wait" if self.is_backtest else "drop"
+            source=f"{self.get_strategy_name()}-{mode}", overflow="wait" if self.is_backtest else "drop"
         )
+
+    def ft_bot_cleanup(self) -> None:
+        # At the bot's end, and before /reload_config makes another strategy, which needs the outbox.
+        super().ft_bot_cleanup()
+        self.tape.close()
 
     def populate_indicators(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
         dataframe["rsi_14"] = ta.RSI(dataframe, timeperiod=14)
@@ -49,7 +54,7 @@ class TapeStrategy(IStrategy):
         dataframe["closed_at"] = dataframe["date"] + Timedelta(self.timeframe)
         dataframe["event_id"] = ""
         new = dataframe if self.is_backtest else dataframe.tail(1)
-        dataframe.loc[new.index, "event_id"] = [self.emit_row(metadata["pair"], row) for _, row in new.iterrows()]
+        dataframe.loc[new.index, "event_id"] = [self.emit_row(metadata["pair"], row) for row in new.itertuples()]
         return dataframe
 
     def populate_entry_trend(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
@@ -68,11 +73,11 @@ class TapeStrategy(IStrategy):
         self.emit_signal(pair, Action.EXIT, trade.trade_direction, rate, reason=exit_reason)
         return True
 
-    def emit_row(self, pair: str, row: Series) -> str:
+    def emit_row(self, pair: str, row: Any) -> str:
         """Emit the indicators of a candle; the event's id."""
         update = IndicatorUpdate(
-            **self.about, symbol=pair, bar_close_time=row["closed_at"], close=row["close"],
-            values={name: row[name] for name in ("rsi_14", "ema_50")},
+            **self.about, symbol=pair, bar_close_time=row.closed_at, close=row.close,
+            values={"rsi_14": row.rsi_14, "ema_50": row.ema_50},
         )  # fmt: skip
         return self.tape.emit(update).event_id
 

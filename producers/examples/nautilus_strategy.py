@@ -4,7 +4,7 @@ The strategy is given its producer, so a live node uses it as it is. It goes by 
 stamps with the time they closed at.
 
 Run it: pip install nautilus_trader tradetape, set KAFKA_BOOTSTRAP_SERVERS, and
-TRADETAPE_RUN_MODE=BACKTEST python producers/examples/nautilus_strategy.py candles.csv
+python producers/examples/nautilus_strategy.py candles.csv
 with the columns open_time_ms,open,high,low,close,volume of five-minute candles of BTCUSDT.
 Give a backtest a TRADETAPE_TOPIC_PREFIX of its own: on the same bars its signals have the ids of the live ones.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nautilus_trader.backtest.engine import BacktestEngine, BacktestEngineConfig
+from nautilus_trader.common.component import TestClock
 from nautilus_trader.config import LoggingConfig
 from nautilus_trader.core.datetime import unix_nanos_to_dt
 from nautilus_trader.indicators import ExponentialMovingAverage
@@ -28,7 +29,7 @@ from nautilus_trader.test_kit.providers import TestInstrumentProvider
 from nautilus_trader.trading.strategy import Strategy
 
 from tradetape.producers import Producer
-from tradetape.schemas import Action, Direction, IndicatorUpdate, TradeSignal
+from tradetape.schemas import Action, Direction, IndicatorUpdate, RunMode, TradeSignal
 
 MINUTES = 5
 VENUE = "BINANCE"
@@ -41,11 +42,13 @@ class TapeStrategy(Strategy):
         super().__init__()
         self.tape, self.bar_type, self.quantity = tape, bar_type, quantity
         self.fast, self.slow = ExponentialMovingAverage(10), ExponentialMovingAverage(20)
-        self.about: dict[str, Any] = {
-            "venue": VENUE, "symbol": bar_type.instrument_id.symbol.value, "timeframe": f"{MINUTES}m",
-        }  # fmt: skip
 
     def on_start(self) -> None:
+        # A clock that is set by hand is a backtest's; out of it the producer's own run mode holds.
+        self.about: dict[str, Any] = {
+            "venue": VENUE, "symbol": self.bar_type.instrument_id.symbol.value, "timeframe": f"{MINUTES}m",
+            "run_mode": RunMode.BACKTEST if isinstance(self.clock, TestClock) else None,
+        }  # fmt: skip
         self.register_indicator_for_bars(self.bar_type, self.fast)
         self.register_indicator_for_bars(self.bar_type, self.slow)
         self.subscribe_bars(self.bar_type)
@@ -96,7 +99,7 @@ def main(candles: Path) -> None:
     engine.add_venue(Venue(VENUE), OmsType.NETTING, AccountType.CASH, starting_balances=money)
     engine.add_instrument(instrument)
     engine.add_data(bars(candles, bar_type, instrument))
-    with Producer.from_env(source="nautilus", overflow="wait") as tape:
+    with Producer.from_env(source="nautilus-backtest", overflow="wait") as tape:
         engine.add_strategy(TapeStrategy(tape, bar_type, instrument.make_qty(0.1)))
         engine.run()
         print(engine.trader.generate_order_fills_report()[["side", "quantity", "avg_px", "ts_last"]].to_string())

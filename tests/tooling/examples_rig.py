@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import datetime
 from pathlib import Path
 
@@ -22,7 +22,7 @@ NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "events.tradetape")
 DEADLINE_S = 240.0
 
 Ids = dict[tuple[str, str], list[str]]
-"""Event ids in the order of the tape, by the name of the record and the symbol."""
+"""Event ids in order, by the name of the record and the symbol."""
 
 
 def event_id(record: str, *parts: str | datetime) -> str:
@@ -41,13 +41,12 @@ def signal_id(strategy: str, venue: str, symbol: str, timeframe: str, closed_at:
     return event_id("TradeSignal", strategy, venue, symbol, timeframe, closed_at, action, "LONG")
 
 
-def run(rig: HistoryRig, *command: str | Path, python: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:  # fmt: skip
+def run(rig: HistoryRig, *command: str | Path, python: Path | None = None) -> subprocess.CompletedProcess[str]:  # fmt: skip
     """Run Python with these arguments on the rig's topics, and wait for its end."""
     environment = {
         **os.environ,
         "KAFKA_BOOTSTRAP_SERVERS": rig.kafka.bootstrap_servers,
         "TRADETAPE_TOPIC_PREFIX": rig.catalogue.prefix,
-        **variables,
     }
     return subprocess.run(
         [python or sys.executable, *command],
@@ -56,21 +55,37 @@ def run(rig: HistoryRig, *command: str | Path, python: Path | None = None, **var
 
 
 def emitted(rig: HistoryRig) -> list[Event]:
-    """Every event of the tape, in order for each key; each of them is in the history too, once."""
+    """Every event, as it was emitted; the tape has it, in that order for each key, and the history has it once.
+
+    A decision takes the inputs along that the broker is slow to confirm: those may lie on the tape twice, and early.
+    """
     codec = Codec(rig.catalogue)
-    events = [codec.decode(record.topic, record.value) for record in rig.tape()]
+    found = [codec.decode(record.topic, record.value) for record in rig.tape()]
+    copies = Counter(event.event_id for event in found)
+    inputs = {one for event in found if isinstance(event, TradeSignal) for one in event.input_event_ids}
+    assert {one for one, count in copies.items() if count > 1} <= inputs
+    for in_order in _by_key([event for event in found if copies[event.event_id] == 1]).values():
+        assert in_order == sorted(in_order, key=_when)
     rig.store()
-    stored = [str(row["event_id"]) for one in rig.catalogue for row in rig.table(one)]
-    assert sorted(stored) == sorted(event.event_id for event in events)
-    return events
+    stored = Counter(str(row["event_id"]) for one in rig.catalogue for row in rig.table(one))
+    assert stored == dict.fromkeys(copies, 1)
+    return sorted({event.event_id: event for event in found}.values(), key=_when)
+
+
+def _when(event: Event) -> tuple[datetime, int]:
+    return event.emitted_at, event.producer_seq
+
+
+def _by_key(events: list[Event]) -> dict[tuple[str, str], list[Event]]:
+    found = defaultdict(list)
+    for event in events:
+        found[type(event).__name__, event.symbol].append(event)
+    return found
 
 
 def ids(events: list[Event]) -> Ids:
     """Their ids, in order."""
-    found: Ids = defaultdict(list)
-    for event in events:
-        found[type(event).__name__, event.symbol].append(event.event_id)
-    return dict(found)
+    return {key: [event.event_id for event in of_key] for key, of_key in _by_key(events).items()}
 
 
 def assert_signals_rest_on_their_bars(events: list[Event]) -> None:
