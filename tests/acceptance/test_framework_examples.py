@@ -41,6 +41,13 @@ def rig(kafka: str, topic_prefix: str, postgres: str) -> HistoryRig:
     return HistoryRig(kafka=kafka, prefix=topic_prefix, dsn=postgres)
 
 
+def install(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Install into an environment."""
+    return subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", *arguments], capture_output=True, text=True, check=False
+    )
+
+
 @pytest.fixture(scope="session")
 def python_with(pytestconfig: pytest.Config) -> Callable[[str], Path]:
     """The Python of an environment that holds a requirement and this checkout, installed as a bot would."""
@@ -50,10 +57,12 @@ def python_with(pytestconfig: pytest.Config) -> Callable[[str], Path]:
         python, done = folder / "bin" / "python", folder / "installed"
         if not done.exists() or done.stat().st_mtime < (CHECKOUT / "pyproject.toml").stat().st_mtime:
             subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-            command: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--editable", CHECKOUT, requirement]
-            installed = subprocess.run(command, capture_output=True, text=True, check=False)
-            if installed.returncode:
-                pytest.skip(f"{requirement} cannot be installed here: {installed.stderr.strip().splitlines()[-1]}")
+            framework = install(python, requirement)
+            if framework.returncode:
+                reason = [line for line in framework.stderr.splitlines() if line.startswith("ERROR")][-1:]
+                pytest.skip(f"{requirement} cannot be installed here: {''.join(reason)}")
+            ours = install(python, "--editable", str(CHECKOUT))
+            assert ours.returncode == 0, ours.stderr
             done.touch()
         return python
 
