@@ -156,7 +156,7 @@ class OutboxStore:
             if part.exists():
                 part.rename(kept.with_name(kept.name + companion))
         logger.error(
-            "the outbox %s is corrupt (%s); it is kept as %s, read it with `tradetape outbox list --file`, and a new one is begun",
+            "the outbox %s is corrupt (%s); it is kept as %s, read it with `tradetape outbox show --file`, and a new one is begun",
             self.path, broken, kept,
         )  # fmt: skip
 
