@@ -18,7 +18,8 @@ from tradetape.producers.errors import OutboxUnavailable
 from tradetape.producers.market import Fate
 from tradetape.producers.outbox.owner import owner_of
 from tradetape.producers.outbox.pump import Pump
-from tradetape.producers.outbox.reading import OutboxReader, copy_of
+from tradetape.producers.outbox.reading import OutboxReader
+from tradetape.producers.outbox.salvage import Salvage, copy_of, is_sound
 from tradetape.producers.outbox.store import FILE, Durability, OutboxStore, Totals, files, folder_name
 
 
@@ -81,10 +82,14 @@ def file_of(root: Path, source: str | None, file: str | None) -> Path:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[OutboxReader]:
-    """Read an outbox; a file that was set aside, or is no source's own, from a copy. Raises OutboxUnavailable."""
-    with OutboxReader(path) if path.name == FILE else copy_of(path) as reader:
-        yield reader
+def opened(path: Path) -> Iterator[OutboxReader | Salvage]:
+    """Read an outbox; one that is damaged, set aside, or no source's own from a copy. Raises OutboxUnavailable."""
+    if path.name == FILE and is_sound(path):
+        with OutboxReader(path) as reader:
+            yield reader
+    else:
+        with copy_of(path) as copied:
+            yield copied
 
 
 def summary(folder: Path) -> Summary:

@@ -15,6 +15,7 @@ from tradetape.console import exit_codes
 if TYPE_CHECKING:
     from tradetape.console.outboxes import Flushed, Summary
     from tradetape.producers.outbox.reading import OutboxReader
+    from tradetape.producers.outbox.salvage import Salvage
     from tradetape.producers.settings import Settings
 
 _RAW = argparse.RawDescriptionHelpFormatter
@@ -208,7 +209,7 @@ def _write(lines: Iterator[str], output: TextIO) -> int:
     return count
 
 
-def _judge(reader: OutboxReader) -> int:
+def _judge(reader: OutboxReader | Salvage) -> int:
     for one in reader.unread:
         _say(f"cannot be read: {one}")
     return exit_codes.BAD_DATA if reader.unread else exit_codes.OK

@@ -23,17 +23,3 @@ FROM parked
 WHERE number >= ?
 ORDER BY number
 LIMIT ?
-
--- name: waiting_up_to
-SELECT number, topic, event_id, key, payload, timestamp_ms, NULL
-FROM waiting
-WHERE topic = ? AND number <= ?
-ORDER BY number DESC
-LIMIT 1
-
--- name: parked_up_to
-SELECT number, topic, event_id, key, payload, timestamp_ms, cause
-FROM parked
-WHERE number <= ?
-ORDER BY number DESC
-LIMIT 1
