@@ -195,6 +195,7 @@ class Producer:
             else:
                 inputs = self._inputs(plain.get("input_event_ids", ()))
                 self._outbox.add([*inputs, Waiting(topic, event_id, key, payload, timestamp_ms)])
+                self._market.taken_along([one.event_id for one in inputs])
                 self._pump.wake()
             self._stamper.keep()
             self._emitted += 1
@@ -239,10 +240,12 @@ class Producer:
             self._pump.stop()
             self._market.stop()
             self._hooks.stop(LET_GO_S)
-            self._last_health = rest = self._measure()
-            self._outbox.close()
-            ROSTER.closed(self, rest)
-        _report(rest)
+            try:
+                self._last_health = self._measure()
+                ROSTER.closed(self, self._last_health)
+            finally:
+                self._outbox.close()
+        _report(self._last_health)
         return is_all
 
     def _flush_quietly(self, timeout_s: float) -> bool:
