@@ -8,30 +8,43 @@ from __future__ import annotations
 
 import socket
 import statistics
+import subprocess
+import sys
+import time
+from array import array
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
+from pathlib import Path
 from typing import NamedTuple
 
 import fastavro
+import psutil
 
 from bench.bare import BareProducer, Plain
 from bench.options import Options
 from bench.progress import say
 from bench.report import Report
-from bench.sample import updates
+from bench.sample import VENUE, symbol, updates
 from bench.services import Services
-from bench.timing import NS_PER_MS, NS_PER_US, Percentiles, noise_beyond_ns, timed_calls
+from bench.timing import NS_PER_MS, NS_PER_US, Percentiles, noise_beyond_ns, percentiles, timed_calls
 from tradetape.producers import Producer
-from tradetape.schemas import Catalogue, Codec, IndicatorUpdate, RunMode
+from tradetape.schemas import Action, Catalogue, Codec, Direction, IndicatorUpdate, RunMode, TradeSignal
 from tradetape.schemas.avro_schema import without_logical_types
 from tradetape.schemas.stamping import Stamper
 
 COUNT, QUICK_COUNT = 60_000, 10_000
 DISTINCT = 2_000
-QUEUE_SHARE = 3
-"""While no broker answers, the queue takes one in so many events: what happens beyond its limit is measured too."""
+SERIES = 240
+FIRST_CLOSE = datetime(2025, 5, 10, tzinfo=UTC)
+DECISION_SHARE = 10
+DECISION_PAUSE_S = 0.001
+DECISION_P50_LIMIT_MS, DECISION_P999_LIMIT_MS = 0.3, 2.0
+MEMORY_COUNT, QUICK_MEMORY_COUNT = 1_000_000, 100_000
+MEMORY_LIMIT_MB = 8.0
+IMPORT_LIMIT_MS = 200.0
+MB = 1024 * 1024
 RATIO_LIMIT = 1.25
 P999_LIMIT_MS = 1.0
 FLUSH_TIMEOUT_S = 60.0
@@ -53,10 +66,10 @@ def run(services: Services, options: Options) -> Report:
     """Measure."""
     count = QUICK_COUNT if options.quick else COUNT
     report = Report("emit", f"{count:,} IndicatorUpdates in a tight loop, time in the caller's thread")
-    events = list(updates(DISTINCT, series=240, first_close=datetime(2025, 5, 10, tzinfo=UTC), step=timedelta(hours=1)))
+    events = list(updates(DISTINCT, series=SERIES, first_close=FIRST_CLOSE, step=timedelta(hours=1)))
     catalogue = services.topics("emit")
     plains = _plain(catalogue, events)
-    bare, up = _side_by_side(services, catalogue, events, plains, count, options.rounds)
+    bare, up = _side_by_side(services, catalogue, events, plains, count, options.rounds, report)
     _show(report, "encode + produce", bare)
     _show(report, "emit, broker up", [one.calls for one in up])
     for part, alone in _parts(catalogue, events, plains, count, options.rounds):
@@ -65,9 +78,12 @@ def run(services: Services, options: Options) -> Report:
         ratio = _median([one.calls for one in up], part) / _median(bare, part)
         report.at_most(f"emit over encode + produce, {part}", ratio, RATIO_LIMIT)
     _compare_tail(report, "up", up)
-    for state, found in _without_broker(catalogue, events, count, options.rounds):
+    for state, found in _without_broker(services, catalogue, events, count, options.rounds):
         _show(report, f"emit, broker {state}", [one.calls for one in found])
         _compare_tail(report, state, found)
+    _decisions(report, services, catalogue, count // DECISION_SHARE)
+    _memory(report, services, catalogue, events, QUICK_MEMORY_COUNT if options.quick else MEMORY_COUNT)
+    _import(report, options.rounds)
     _compare_bytes(report, catalogue, plains[0])
     report.notes.append("The tail is p99.9 less what the machine adds to a loop that waits as long as the median emit.")
     return report
@@ -120,8 +136,9 @@ def _side_by_side(
     plains: list[Plain],
     count: int,
     rounds: int,
+    report: Report,
 ) -> tuple[list[Percentiles], list[Round]]:
-    bare, ours = [], []
+    bare, ours, dropped = [], [], 0
     for number in range(rounds):
         say(f"emit: broker up, round {number + 1} of {rounds}")
         by_hand = _bare(services, catalogue)
@@ -130,23 +147,73 @@ def _side_by_side(
         by_hand.flush(FLUSH_TIMEOUT_S)
         bare.append(timed_calls(by_hand.emit, plains, count))
         by_hand.flush(FLUSH_TIMEOUT_S)
-        with _producer(services.bootstrap_servers, catalogue) as tape:
+        with _producer(services.bootstrap_servers, catalogue, services.outboxes) as tape:
             tape.emit(events[0])
             tape.flush(FLUSH_TIMEOUT_S)
             ours.append(_round(tape, events, count))
             tape.flush(FLUSH_TIMEOUT_S)
+            dropped += sum(tape.health().dropped.values())
+    report.at_most("updates dropped while the broker was up", dropped, 0)
     return bare, ours
 
 
+def _decisions(report: Report, services: Services, catalogue: Catalogue, count: int) -> None:
+    """What a decision costs: it is on disk when emit returns. Paced, since no bot decides in a tight loop."""
+    say("emit: decisions")
+    calls = array("q")
+    with _producer(services.bootstrap_servers, catalogue, services.outboxes) as tape:
+        for number in range(count):
+            signal = TradeSignal(
+                strategy_id="bench", venue=VENUE, symbol=symbol(number % SERIES), timeframe="1m",
+                bar_close_time=FIRST_CLOSE + timedelta(minutes=number), action=Action.ENTER, direction=Direction.LONG,
+                reference_price="64123.10",
+            )  # fmt: skip
+            began = time.perf_counter_ns()
+            tape.emit(signal)
+            calls.append(time.perf_counter_ns() - began)
+            time.sleep(DECISION_PAUSE_S)
+        tape.flush(FLUSH_TIMEOUT_S)
+    found = Round(percentiles(calls), noise_beyond_ns(percentiles(calls).p50, count))
+    report.figure("emit of a decision, p50", "us", found.calls.p50 / NS_PER_US)
+    report.figure("emit of a decision, p99.9", "us", found.calls.p999 / NS_PER_US)
+    report.at_most("emit of a decision, p50 in ms", found.calls.p50 / NS_PER_MS, DECISION_P50_LIMIT_MS)
+    report.at_most("tail of emit of a decision over its budget", found.tail_ms / DECISION_P999_LIMIT_MS, 1)
+
+
+def _memory(
+    report: Report, services: Services, catalogue: Catalogue, events: list[IndicatorUpdate], count: int
+) -> None:
+    """Emits without end leave the process as it is."""
+    say(f"emit: memory over {count:,} emits")
+    process = psutil.Process()
+    with _producer(services.bootstrap_servers, catalogue, services.outboxes) as tape:
+        for number in range(count // 5):
+            tape.emit(events[number % len(events)])
+        before = process.memory_info().rss
+        for number in range(count):
+            tape.emit(events[number % len(events)])
+        after = process.memory_info().rss
+        tape.flush(FLUSH_TIMEOUT_S)
+    report.figure(f"memory that {count:,} emits took", "MB", (after - before) / MB)
+    report.at_most("memory that many emits took, MB", (after - before) / MB, MEMORY_LIMIT_MB)
+
+
+def _import(report: Report, rounds: int) -> None:
+    """What a bot pays for `import tradetape.producers`, by CPU time, which others do not stretch."""
+    script = "import time; began = time.process_time(); import tradetape.producers; print(time.process_time() - began)"
+    took = [float(subprocess.check_output([sys.executable, "-c", script])) * 1_000 for _ in range(rounds + 2)]
+    report.at_most("import of tradetape.producers, ms", report.figure("import", "ms", *took), IMPORT_LIMIT_MS)
+
+
 def _without_broker(
-    catalogue: Catalogue, events: list[IndicatorUpdate], count: int, rounds: int
+    services: Services, catalogue: Catalogue, events: list[IndicatorUpdate], count: int, rounds: int
 ) -> Iterator[tuple[str, list[Round]]]:
     for state, listens in (("down", False), ("hanging", True)):
         found = []
         for number in range(rounds):
             say(f"emit: broker {state}, round {number + 1} of {rounds}")
             with _silent_address(listens=listens) as address:
-                tape = _producer(address, catalogue, queue_events=count // QUEUE_SHARE)
+                tape = _producer(address, catalogue, services.outboxes)
                 found.append(_round(tape, events, count))
                 tape.close(timeout_s=0)
         yield state, found
@@ -169,10 +236,9 @@ def _silent_address(*, listens: bool) -> Iterator[str]:
         yield f"127.0.0.1:{one.getsockname()[1]}"
 
 
-def _producer(address: str, catalogue: Catalogue, queue_events: int | None = None) -> Producer:
-    options = {"queue.buffering.max.messages": str(queue_events)} if queue_events else {}
+def _producer(address: str, catalogue: Catalogue, outboxes: Path) -> Producer:
     return Producer(
-        bootstrap_servers=address, source="bench", run_mode=RunMode.BACKTEST, catalogue=catalogue, kafka_options=options
+        bootstrap_servers=address, source="bench", run_mode=RunMode.BACKTEST, catalogue=catalogue, outbox_dir=outboxes
     )
 
 
