@@ -9,9 +9,9 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ import msgspec
 import platformdirs
 
 from tradetape.producers.causation import Caused
+from tradetape.producers.codecs import codec_of
 from tradetape.producers.connection import KafkaSettings
 from tradetape.producers.errors import ForkedProducer, OutboxError, ProducerClosed, QueueFull
 from tradetape.producers.hooks import Hooks, OnDelivery, OnDrop
@@ -28,6 +29,7 @@ from tradetape.producers.market import Market
 from tradetape.producers.newest_wins import Update
 from tradetape.producers.outbox.pump import Pump
 from tradetape.producers.outbox.store import Durability, OutboxStore, Waiting, folder_name
+from tradetape.producers.roster import ROSTER
 from tradetape.producers.settings import Settings, load
 from tradetape.schemas import CATALOGUE, Catalogue, Codec, Delivery, Event, RunMode
 from tradetape.schemas.stamping import Stamper, wall_clock_us
@@ -85,7 +87,8 @@ class Producer:
     stands behind the events. `overflow` says what `emit` does with a market update that finds the buffer full: "drop"
     older ones, the newest of each series last, or "wait" for room (for backfills; at most 60 s). `durability` is what a
     decision survives once `emit` returned: the "process" being killed, or the "power" failing, which costs an fsync.
-    `is_development` lets `kafka_options` weaken a guarantee.
+    `is_development` lets `kafka_options` weaken a guarantee. `codec` is one of the catalogue, where ids come from a
+    schema registry.
     `on_delivery` is called with each decision that arrived, `on_drop` with each market update that will not, both in a
     thread of their own.
 
@@ -99,6 +102,7 @@ class Producer:
         source: str,
         run_mode: RunMode = RunMode.LIVE,
         catalogue: Catalogue = CATALOGUE,
+        codec: Codec | None = None,
         overflow: Overflow = "drop",
         kafka_options: Mapping[str, str] | None = None,
         is_development: bool = False,
@@ -115,7 +119,8 @@ class Producer:
             bootstrap_servers=bootstrap_servers, options=dict(kafka_options or {}), is_development=is_development
         )
         self.catalogue = catalogue
-        self._codec = Codec(catalogue)
+        self.source = source
+        self._codec = codec or Codec(catalogue)
         self._stamper = Stamper(catalogue=catalogue, source=source, run_mode=run_mode, clock=clock)
         self._overflow = overflow
         self._clock = clock
@@ -136,7 +141,9 @@ class Producer:
         except BaseException:
             self._outbox.close()
             raise
-        _open.add(self)
+        ROSTER.opened(self)
+        if "prometheus_client" in sys.modules:
+            _show_metrics()
 
     @classmethod
     def from_env(
@@ -148,13 +155,14 @@ class Producer:
         on_drop: OnDrop | None = None,
         settings: Settings | None = None,
     ) -> Self:
-        """A producer as the environment says. Raises SettingsError and what the constructor raises."""
+        """A producer as the environment says. Raises what the constructor and, for a registry, codec_of raise."""
         settings = settings or load()
         return cls(
             bootstrap_servers=settings.required("KAFKA_BOOTSTRAP_SERVERS"),
             source=source,
             run_mode=settings.mode(),
             catalogue=settings.catalogue(),
+            codec=codec_of(settings),
             overflow=overflow,
             kafka_options=settings.kafka_options,
             is_development=settings.development,
@@ -233,7 +241,7 @@ class Producer:
             self._hooks.stop(LET_GO_S)
             self._last_health = rest = self._measure()
             self._outbox.close()
-            _open.discard(self)
+            ROSTER.closed(self, rest)
         _report(rest)
         return is_all
 
@@ -326,21 +334,29 @@ def _report(rest: Health) -> None:
         logger.warning("closed; %d market updates were not delivered and are dropped", lost)
 
 
-_open: weakref.WeakSet[Producer] = weakref.WeakSet()
+def _show_metrics() -> None:
+    """The host uses Prometheus: its page shows our numbers as well."""
+    from tradetape.producers import metrics
+
+    try:
+        metrics.expose()
+    except ValueError as error:
+        logger.warning("the metrics of producers are not shown: %s", error)
+
+
 _parents: list[Producer] = []
 
 
 @atexit.register
 def _close_at_exit() -> None:
     deadline = time.monotonic() + EXIT_TIMEOUT_S
-    for producer in list(_open):
+    for producer in ROSTER.read()[0]:
         producer.close(max(deadline - time.monotonic(), 0.0))
 
 
 def _leave_to_the_parent() -> None:
     """librdkafka's threads do not survive a fork: its destructor would wait for them in the child without end."""
-    _parents.extend(_open)
-    _open.clear()
+    _parents.extend(ROSTER.leave_to_the_parent())
     for producer in _parents:
         producer._leave_to_the_parent()
 
