@@ -6,7 +6,8 @@ import struct
 
 import pytest
 
-from tradetape.streams.dead_letters import MemoryDeadLetters, headers_of
+from tradetape.schemas import CATALOGUE
+from tradetape.streams.dead_letters import MemoryDeadLetters, headers_of, without_ours
 from tradetape.streams.errors import BadRecord, ProcessorBroken, Transient
 from tradetape.streams.processor import attempt
 from tradetape.streams.record import Record
@@ -69,6 +70,51 @@ def test_the_schema_id_is_told_where_the_frame_has_one(value: bytes | None, sche
     assert (
         dict(headers_of(record(value=value), "r", raised("x"), stage="S", worker="w")).get("x-schema-id") == schema_id
     )
+
+
+EVENT_ID = "018f0a52-3c4d-7abc-8def-0123456789ab"
+
+
+@pytest.mark.parametrize(
+    ("value", "event_id"),
+    [
+        # Avro writes a text as its length, doubled for its sign, and its bytes: 36 is 0x48.
+        (b"\0\0\0\0\1\x48" + EVENT_ID.encode() + b"rest", EVENT_ID.encode()),
+        (b"\0\n\n\n\n\x48" + EVENT_ID.encode(), EVENT_ID.encode()),
+        (b"\0\0\0\0\1\x48" + EVENT_ID.encode()[:-1], None),
+        (b"\0\0\0\0\1\x48" + b"z" * 36, None),
+        (b"\1\0\0\0\1\x48" + EVENT_ID.encode(), None),
+        (None, None),
+    ],
+)
+def test_the_event_id_is_told_where_the_value_begins_with_one(value: bytes | None, event_id: bytes | None) -> None:
+    found = dict(headers_of(record(value=value), "r", raised("x"), stage="S", worker="w"))
+    assert found.get("x-event-id") == event_id
+
+
+def test_every_event_begins_with_its_id() -> None:
+    """What reading the id without decoding rests on, and the order in which fields stand on the wire."""
+    for event_type in CATALOGUE:
+        first = event_type.schema["fields"][0]
+        assert (first["name"], first["type"]) == ("event_id", "string")
+
+
+def test_a_letter_counts_how_often_its_record_was_one_and_keeps_the_time_of_the_record() -> None:
+    def told(*own: tuple[str, bytes | None]) -> dict[str, bytes]:
+        made = Record("candles", 0, 1, None, b"v", own, 1_700_000_000_123)
+        return dict(headers_of(made, "r", raised("x"), stage="S", worker="w"))
+
+    assert told()["x-attempt"] == b"1"
+    assert told(("x-attempt", b"1"), ("x-attempt", b"4"))["x-attempt"] == b"5"
+    assert [told(("x-attempt", odd))["x-attempt"] for odd in (None, b"", b"-3", b"many", b"9" * 5_000)] == [b"1"] * 5
+    assert told()["x-timestamp"] == b"1700000000123"
+
+
+def test_without_our_headers_a_letters_are_those_of_its_record() -> None:
+    own = (("trace", b"1"), ("trace", b"2"), ("empty", None))
+    made = Record("candles", 0, 1, b"k", b"\0\0\0\0\1\x48" + EVENT_ID.encode(), own, 5)
+    ours = headers_of(made, "r", raised("x"), stage="S", worker="w")
+    assert without_ours([*own, *ours, ("x-value-bytes", b"9")]) == list(own)
 
 
 class Picky:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from tradetape.console import exit_codes
 
-COMMANDS = ("stack", "demo", "doctor", "topics", "schemas", "tail", "outbox", "state", "history", "work")
+COMMANDS = ("stack", "demo", "doctor", "topics", "schemas", "tail", "dlq", "outbox", "state", "history", "work")
 
 _EPILOG = """\
 first steps:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from tradetape.console.letters import MARK, WHY, texts
 from tradetape.schemas import Codec, DecodeError, Event
 from tradetape.streams.dead_letters import CONNECT
 from tradetape.streams.record import Record
@@ -35,6 +36,8 @@ class RecordText:
     def line(self, record: Record) -> str:
         """One line: when it is true, whose it is, and what it says."""
         if record.topic == self._catalogue.dead_letters_topic:
+            if (mark := texts(record).get(MARK)) is not None:
+                return f"{_moment(_emitted_at(record))}  {mark}  {(record.key or b'').decode(errors='replace')}"
             letter = _letter(record)
             place = f"{letter['topic']}[{letter['partition']}]@{letter['offset']}"
             return (
@@ -57,7 +60,10 @@ class RecordText:
             "emitted_at": _emitted_at(record),
         }
         if record.topic == self._catalogue.dead_letters_topic:
-            found |= {"dead_letter": _letter(record), "value_base64": _base64(record.value)}
+            if (mark := texts(record).get(MARK)) is not None:
+                found |= {"mark": mark, "why": texts(record).get(WHY, "")}
+            else:
+                found |= {"dead_letter": _letter(record), "value_base64": _base64(record.value)}
         else:
             try:
                 found["event"] = self._codec.decode(record.topic, record.value)
@@ -102,8 +108,7 @@ def _emitted_at(record: Record) -> datetime:
 
 
 def _letter(record: Record) -> dict[str, str]:
-    """A record may have been a dead letter before: the last header of a name is the newest."""
-    headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
+    headers = texts(record)
     return {name: headers.get(header, "") for name, header in _LETTER_HEADERS.items()}
 
 

@@ -6,10 +6,12 @@ offset): a crash between acknowledgement and commit may repeat one, and readers 
 
 from __future__ import annotations
 
+import re
 import struct
 import threading
 import traceback
 from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -24,9 +26,14 @@ MESSAGE_CHARACTERS = 1_024
 ACKNOWLEDGE_TIMEOUT_S = 30.0
 DELIVERY_TIMEOUT_MS = 25_000
 PURGE_TIMEOUT_S = 1.0
+ATTEMPT_DIGITS = 7
 CUT_BYTES = 256 * 1024
 """What is kept of a value that the topic of dead letters does not take whole."""
 CONNECT = "__connect.errors."
+OURS = frozenset(("x-worker", "x-reason", "x-attempt", "x-schema-id", "x-event-id", "x-timestamp", "x-value-bytes"))
+"""The headers of a letter that are not Kafka Connect's. `x-timestamp` is the record's own, in milliseconds since 1970."""
+_EVENT_ID = re.compile(rb"\0.{4}H([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.DOTALL)
+"""Every event begins with its id: behind the frame stands its length, 36 as Avro writes it, and then the text."""
 
 Headers = list[tuple[str, bytes]]
 WireHeaders = list[tuple[str, str | bytes | None]]
@@ -54,7 +61,7 @@ class Letter(NamedTuple):
 
 
 def headers_of(record: Record, reason: str, error: BaseException, *, stage: str, worker: str) -> Headers:
-    """The headers that are put behind the record's own."""
+    """The headers that are put behind the record's own. Nothing of it is decoded: that may be what kills a worker."""
     stack = "".join(traceback.format_exception(error)).encode(errors="replace")[-STACKTRACE_BYTES:]
     connect = {
         "topic": record.topic,
@@ -69,10 +76,24 @@ def headers_of(record: Record, reason: str, error: BaseException, *, stage: str,
     }
     found: Headers = [(CONNECT + name, value.encode(errors="replace")) for name, value in connect.items()]
     found.append((CONNECT + "exception.stacktrace", stack))
-    found += [("x-worker", worker.encode()), ("x-reason", reason.encode()), ("x-attempt", b"1")]
+    found += [("x-worker", worker.encode()), ("x-reason", reason.encode())]
+    found += [("x-attempt", b"%d" % (attempts(record) + 1)), ("x-timestamp", b"%d" % record.timestamp_ms)]
     if record.value and len(record.value) >= 5 and record.value[0] == 0:
         found.append(("x-schema-id", str(struct.unpack_from(">I", record.value, 1)[0]).encode()))
+    if record.value and (event_id := _EVENT_ID.match(record.value)) is not None:
+        found.append(("x-event-id", event_id[1]))
     return found
+
+
+def attempts(record: Record) -> int:
+    """How often a record was a dead letter before, as far as its own headers tell: redriving leaves the count on it."""
+    told = next((value for name, value in reversed(record.headers) if name == "x-attempt"), None)
+    return int(told) if told and told.isdigit() and len(told) < ATTEMPT_DIGITS else 0
+
+
+def without_ours(headers: Iterable[tuple[str, bytes | None]]) -> WireHeaders:
+    """A record's headers as they were before it became a dead letter."""
+    return [(name, value) for name, value in headers if name not in OURS and not name.startswith(CONNECT)]
 
 
 class MemoryDeadLetters:

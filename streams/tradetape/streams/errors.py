@@ -11,6 +11,7 @@ StreamsError
     ├── KafkaRefused         Kafka refuses this client or its group
     ├── TopicMissing         a topic is not on the broker
     ├── ProcessorBroken      the processor does not keep its side of the contract
+    ├── KillsEverything      record after record kills the process that decodes it
     └── EngineUnfit          this engine cannot run this processor, or with these settings
 
 `Transient` and `Terminal` are what engines look at: whether to try again is a question of type.
@@ -72,6 +73,10 @@ class TopicMissing(Terminal):
 
 class ProcessorBroken(Terminal):
     """The processor does not keep its side of the contract."""
+
+
+class KillsEverything(Terminal):
+    """Record after record kills the process that decodes it: that is no poison, but a broken installation."""
 
 
 class EngineUnfit(Terminal):

@@ -56,6 +56,17 @@ class OffsetKeeper(Protocol):
         """These partitions belong to somebody else from now on, given up in order or lost."""
 
 
+@runtime_checkable
+class Examining(Protocol):
+    """A processor that can say whether a record is dangerous; see quarantine.py."""
+
+    def examine(self, record: Record) -> object:
+        """Do with the record what may kill a process (decode it), and nothing else. Called in a child process."""
+
+    def pass_over(self, records: Sequence[Record]) -> None:
+        """These are dead letters already: an OffsetKeeper moves past them without a look inside. May raise Transient."""
+
+
 def keeper(processor: Processor) -> OffsetKeeper | None:
     """The processor as an OffsetKeeper, None when it is none. Raises ProcessorBroken for one that is only half of it.
 

@@ -100,6 +100,19 @@ class HistorySink:
                 rows = self._rows(session, news)
                 self._store(session, rows, _ends(news))
 
+    def examine(self, record: Record) -> None:
+        """Decode it, and make its row."""
+        plain = self._codec.decode_fields(record.topic, record.value)
+        if self._session is not None:
+            self._session.tables[record.topic].row(record, plain)
+
+    def pass_over(self, records: Sequence[Record]) -> None:
+        """Move the offsets past dead letters. Raises as `process` does."""
+        session = self._connected()
+        with self._lost_session_forgotten():
+            if news := self._new(records):
+                self._store(session, [], _ends(news))
+
     def _connected(self) -> _Session:
         """The session, made anew after a loss; what we hold is taken again before anything is written."""
         if self._session is None:

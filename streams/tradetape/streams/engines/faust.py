@@ -17,7 +17,7 @@ import time
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 import faust
 import msgspec
@@ -29,8 +29,9 @@ from tradetape.schemas.stamping import wall_clock_us
 from tradetape.streams.backoff import Backoff
 from tradetape.streams.dead_letters import DeadLetters
 from tradetape.streams.errors import BrokersUnreachable, Terminal, Transient
-from tradetape.streams.processor import OffsetKeeper, Partition, Processor, attempt, tick
+from tradetape.streams.processor import OffsetKeeper, Partition, Processor, tick
 from tradetape.streams.progress import Progress
+from tradetape.streams.quarantine import Quarantine
 from tradetape.streams.record import Record
 
 logger = logging.getLogger("tradetape.streams")
@@ -61,6 +62,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+Result = TypeVar("Result")
 LEAST_STOP_TIMEOUT_S = 1.0
 
 
@@ -74,6 +76,11 @@ class FaustLimits(msgspec.Struct, frozen=True, kw_only=True):
     stop_timeout_s: float = 8.0
     """Faust's own stop waits without bound for what is being processed."""
     unreachable_after_s: float = 120.0
+    suspect_records: int = 20_000
+    """How many a child process looks at first after every start (quarantine.py): more than Faust reads between two commits.
+
+    Faust's offsets carry no mark that would say how the last worker ended.
+    """
 
 
 class _Worker(faust.Worker):
@@ -113,6 +120,8 @@ class FaustEngine:
         self._drained.set()
         """No batch is at hand: what was processed is acknowledged, and nothing else has begun."""
         self._done: dict[Partition, int] = {}
+        self._quarantine = Quarantine(processor)
+        self._suspects_left = self._limits.suspect_records
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"tradetape-{processor.name}")
 
     def run(self, stop: threading.Event) -> None:
@@ -226,10 +235,13 @@ class FaustEngine:
 
         False when we were told to stop before that: nothing of the batch may be acknowledged.
         """
+        suspects = batch[: self._suspects_left]
+        self._suspects_left -= len(suspects)
+        killers, buried = await self._in_thread(self._quarantine.killers, suspects), list[Record]()
         backoff = Backoff()
         while not self._stop.is_set():
             try:
-                await self._in_thread(attempt, self._processor, batch, self._dead_letters)
+                await self._in_thread(self._quarantine.attempt, batch, killers, buried, self._dead_letters)
             except Transient as error:
                 logger.warning("waiting: %s", error, extra={"action": "wait"})
                 self._progress.waits(str(error))
@@ -246,8 +258,8 @@ class FaustEngine:
             await self._in_thread(tick, self._processor, self._now_us())
             await asyncio.sleep(self._limits.tick_interval_s)
 
-    async def _in_thread(self, call: Callable[..., None], *arguments: Any) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+    async def _in_thread(self, call: Callable[..., Result], *arguments: Any) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
 
     def _observe(self, app: Any) -> None:
         self._progress.polled()

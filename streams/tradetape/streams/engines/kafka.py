@@ -2,11 +2,13 @@
 
 It runs sinks and every processor that Faust is too slow for. Offsets are committed only behind records whose effects
 and dead letters are acknowledged; a dependency that is away pauses all partitions while polling keeps the membership.
+Where the last owner of a partition died over its work, a child process looks at the records first (quarantine.py).
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,9 +22,11 @@ from tradetape.producers.connection import logger as kafka_logger
 from tradetape.schemas.stamping import wall_clock_us
 from tradetape.streams.backoff import Backoff
 from tradetape.streams.dead_letters import DeadLetters
+from tradetape.streams.engines.open_marks import OpenMarks
 from tradetape.streams.errors import BrokersUnreachable, HistoryLost, StreamsError, Terminal, Transient
-from tradetape.streams.processor import OffsetKeeper, Partition, Processor, attempt, tick
+from tradetape.streams.processor import OffsetKeeper, Partition, Processor, tick
 from tradetape.streams.progress import Progress
+from tradetape.streams.quarantine import Quarantine
 from tradetape.streams.record import Record, from_message
 
 logger = logging.getLogger("tradetape.streams")
@@ -88,11 +92,14 @@ class KafkaEngine:
         self._held: list[Record] = []
         self._failure: StreamsError | None = None
         self._down_since: float | None = None
-        self._committed_at = self._ticked_at = self._probed_at = time.monotonic()
+        self._committed_at = self._probed_at = time.monotonic()
+        self._ticked_at = -math.inf
         reset = "error" if isinstance(processor, OffsetKeeper) else "earliest"
         config = kafka.client_config(DEFAULTS, fixed={**FIXED, "auto.offset.reset": reset})
         config |= {"group.id": group, "client.id": processor.name, "error_cb": on_error(self._on_error)}
         self._consumer = Consumer(config, logger=kafka_logger)
+        self._marks = OpenMarks(self._consumer)
+        self._quarantine = Quarantine(processor)
 
     def run(self, stop: threading.Event) -> None:
         """Read until `stop` is set, then commit and leave the group.
@@ -106,15 +113,16 @@ class KafkaEngine:
         try:
             while not stop.is_set():
                 self._turn()
-            self._commit(asynchronous=False)
+            self._close(set(self._assigned))
         finally:
             self._consumer.close()
 
     def _turn(self) -> None:
+        # First: a processor's tick may be what makes the next start a different one, if the batch kills this process.
+        self._housekeeping()
         batch = self._next_batch()
         if batch:
             self._deliver(batch)
-        self._housekeeping()
 
     def _next_batch(self) -> list[Record]:
         """Wait for a first record, then take what is there. consume(n, timeout) would wait for n records or the timeout."""
@@ -140,11 +148,14 @@ class KafkaEngine:
 
     def _deliver(self, batch: list[Record]) -> None:
         """The order that carries durability."""
+        # Step 0: leave a mark for whoever comes after us, and beware of what killed whoever was before us.
+        self._marks.open(batch)
+        killers, buried = self._quarantine.killers(self._marks.suspects(batch)), list[Record]()
         backoff = Backoff()
         while batch and not self._stop.is_set():
             try:
                 # Step 1: process. Step 2: wait until every dead letter is acknowledged.
-                attempt(self._processor, batch, self._dead_letters)
+                self._quarantine.attempt(batch, killers, buried, self._dead_letters)
             except Transient as error:
                 self._gone.clear()
                 self._wait(backoff, error)
@@ -190,7 +201,7 @@ class KafkaEngine:
             self._progress.behind(self._lag())
             tick(self._processor, self._now_us())
         if self._done and now - self._committed_at >= self._limits.commit_interval_s:
-            self._commit(asynchronous=True)
+            self._commit()
         if self._down_since is not None and now - self._probed_at >= self._limits.probe_interval_s:
             self._probe(now)
 
@@ -213,25 +224,23 @@ class KafkaEngine:
             lag[Partition(one.topic, one.partition)] = max(0, high - read) if high >= 0 else 0
         return lag
 
-    def _commit(self, *, asynchronous: bool, only: set[Partition] | None = None) -> None:
-        offsets = [
-            TopicPartition(one.topic, one.partition, offset)
-            for one, offset in self._done.items()
-            if only is None or one in only
-        ]
-        if not offsets:
-            return
-        try:
-            if asynchronous:
-                self._consumer.commit(offsets=offsets, asynchronous=True)
-            else:
-                self._consumer.commit(offsets=offsets, asynchronous=False)
-        except KafkaException as error:
-            # The records are processed; without the commit the next owner reads them again, which is allowed.
-            logger.warning("offsets were not committed: %s", error.args[0].str(), extra={"action": "commit"})
-        for one in offsets:
-            self._done.pop(Partition(one.topic, one.partition), None)
+    def _commit(self) -> None:
         self._committed_at = time.monotonic()
+        offsets, self._done = self._marks.offsets(self._done), {}
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+        except KafkaException as error:
+            _not_committed(error)
+
+    def _close(self, partitions: set[Partition]) -> None:
+        """Commit what is done in these partitions, and that their owner came to an end in order."""
+        self._marks.offsets({one: self._done.pop(one) for one in partitions & self._done.keys()})
+        if offsets := self._marks.closing(partitions):
+            try:
+                self._consumer.commit(offsets=offsets, asynchronous=False)
+            except KafkaException as error:
+                _not_committed(error)
+        self._marks.forget(partitions)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         taken = [Partition(one.topic, one.partition) for one in partitions]
@@ -244,6 +253,7 @@ class KafkaEngine:
         self._assigned.update(taken)
         if self._paused:
             consumer.pause(partitions)
+        self._marks.taken(partitions)
         self._progress.assigned(sorted(self._assigned))
 
     def _claim(self, keeper: OffsetKeeper, partitions: list[Partition]) -> dict[Partition, int | None]:
@@ -264,7 +274,7 @@ class KafkaEngine:
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         gone = {Partition(one.topic, one.partition) for one in partitions}
-        self._commit(asynchronous=False, only=gone)
+        self._close(gone)
         self._forget(gone)
         consumer.incremental_unassign(partitions)
 
@@ -277,6 +287,7 @@ class KafkaEngine:
         self._assigned -= gone
         self._gone |= gone
         self._held = [one for one in self._held if Partition(one.topic, one.partition) not in gone]
+        self._marks.forget(gone)
         for one in gone:
             self._done.pop(one, None)
         if isinstance(self._processor, OffsetKeeper):
@@ -303,6 +314,11 @@ class KafkaEngine:
         if error.fatal() or not (error.retriable() or error.code() in _PASSING):
             raise Terminal(f"Kafka: {error.str()}")
         logger.warning("Kafka: %s", error.str(), extra={"action": "poll"})
+
+
+def _not_committed(error: KafkaException) -> None:
+    """The records are processed; without the commit the next owner reads them again, which is allowed."""
+    logger.warning("offsets were not committed: %s", error.args[0].str(), extra={"action": "commit"})
 
 
 _PASSING = (

@@ -70,6 +70,13 @@ class CurrentState:
         for record, why in refused:
             self._dead_letters.send(record, why.reason, why, stage="VALUE_CONVERTER")
 
+    def examine(self, record: Record) -> None:
+        """Decode it, and see what it would write."""
+        self._update(record, self._codec.decode_fields(record.topic, record.value))
+
+    def pass_over(self, records: Sequence[Record]) -> None:
+        """The offsets are Kafka's."""
+
     def tick(self, now_us: int) -> None:
         """Keep the marker alive that says that this Redis is filled."""
         if self._marked_at_us is None and self._may_mark:
