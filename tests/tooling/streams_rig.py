@@ -13,10 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from tradetape.schemas import CATALOGUE, Candle, Catalogue, Codec, Event, IndicatorUpdate, RunMode, names, times
 from tradetape.schemas.stamping import Stamper, wall_clock_us
+from tradetape.streams.groups import NOT_YET
 from tradetape.streams.record import Record
 from waiting import eventually
 
@@ -83,7 +84,12 @@ class GroupOffsets:
     def committed(self, *topics: str, partitions: int) -> dict[tuple[str, int], int]:
         """The committed offset of each partition that has one."""
         asked = [TopicPartition(topic, number) for topic in topics for number in range(partitions)]
-        found = self._consumer.committed(asked, timeout=DEADLINE_S)
+        try:
+            found = self._consumer.committed(asked, timeout=DEADLINE_S)
+        except KafkaException as error:
+            if error.args[0].code() in NOT_YET:
+                return {}
+            raise
         return {(one.topic, one.partition): one.offset for one in found if one.offset >= 0}
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ logger = logging.getLogger("tradetape.streams")
 TIMEOUT_S = 15.0
 _NO_GROUP = (KafkaError.GROUP_ID_NOT_FOUND,)
 _IN_USE = (KafkaError.NON_EMPTY_GROUP,)
-_NOT_YET = (
+NOT_YET = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
@@ -60,7 +60,7 @@ def forget_offsets(kafka: KafkaSettings, group: str) -> bool:
                 future.result()
         except KafkaException as error:
             code = error.args[0].code()
-            if code in _NOT_YET and time.monotonic() < deadline:
+            if code in NOT_YET and time.monotonic() < deadline:
                 time.sleep(backoff.next_s())
                 continue
             if code in _IN_USE:

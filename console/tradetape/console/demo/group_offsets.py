@@ -8,6 +8,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from tradetape.producers.connection import KafkaSettings, logger, on_error
 from tradetape.streams.errors import BrokersUnreachable
+from tradetape.streams.groups import NOT_YET
 from tradetape.streams.processor import Partition
 
 ANSWER_TIMEOUT_S = 15.0
@@ -30,5 +31,7 @@ class GroupOffsets:
         try:
             found = self._consumer.committed(asked, timeout=ANSWER_TIMEOUT_S)
         except KafkaException as error:
+            if error.args[0].code() in NOT_YET:
+                return dict.fromkeys(partitions, 0)
             raise BrokersUnreachable(f"Kafka does not say how far its groups are: {error.args[0].str()}") from error
         return {Partition(one.topic, one.partition): max(one.offset, 0) for one in found}
