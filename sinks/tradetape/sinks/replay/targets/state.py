@@ -83,7 +83,8 @@ class PastStateTarget:
         self._at_us = at_us
         self._is_resumed = is_resumed
         self._client = connect(url)
-        self._store = PastStore(self._client, keys, now_us=now_us)
+        self._root = keys.root
+        self._store = PastStore(self._client, live=live, past=keys, now_us=now_us)
         self._processor = _processor(catalogue, self._store, refusals)
 
     @property
@@ -93,11 +94,11 @@ class PastStateTarget:
 
     def open(self) -> None:
         """Raises ReplayRefused where the prefix holds keys of another replay: an older state would not replace them."""
-        pattern = "".join(f"\\{one}" if one in "*?[]\\^" else one for one in self._store.keys.root) + "*"
+        pattern = "".join(f"\\{one}" if one in "*?[]\\^" else one for one in self._root) + "*"
         with mapped_errors():
             if not self._is_resumed and next(self._client.scan_iter(match=pattern, count=SCAN_COUNT), None) is not None:
                 raise ReplayRefused(
-                    f"there are keys under {self._store.keys.root} already: name another prefix, or let them expire"
+                    f"there are keys under {self._root} already: name another prefix, or let them expire"
                 )
 
     def write(self, records: Sequence[Record], stream_time_us: int) -> None:
@@ -119,10 +120,14 @@ class PastStateTarget:
 
 
 class PastStore(StateStore):
-    """Holds the newest update of each key; `settle` writes them, with expiries moved by now − stream time."""
+    """Holds the newest update of each key; `settle` writes them, with expiries moved by now − stream time.
 
-    def __init__(self, client: redis.Redis, keys: Keys, *, now_us: Callable[[], int]) -> None:
-        super().__init__(client, keys)
+    Updates come under their live keys, of which the expiry is a function, and are written under those of the past.
+    """
+
+    def __init__(self, client: redis.Redis, *, live: Keys, past: Keys, now_us: Callable[[], int]) -> None:
+        super().__init__(client, live)
+        self._past = past
         self._now_us = now_us
         self._newest: dict[str, Update] = {}
 
@@ -139,7 +144,12 @@ class PastStore(StateStore):
         """Write what is held, as if it were now that instant. Raises StateUnavailable."""
         shift_ms = (self._now_us() - stream_time_us) // 1_000
         moved = [
-            msgspec.structs.replace(one, expires_at_ms=one.expires_at_ms + shift_ms) for one in self._newest.values()
+            msgspec.structs.replace(
+                one,
+                key=self._past.root + one.key.removeprefix(self.keys.root),
+                expires_at_ms=one.expires_at_ms + shift_ms,
+            )
+            for one in self._newest.values()
         ]
         super().write(moved)
         self._newest.clear()
