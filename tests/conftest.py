@@ -19,6 +19,9 @@ import pytest
 import redis as redis_client
 from psycopg import sql
 
+from tradetape.console.local.places import Places, default_cache
+from tradetape.console.local.ports import PortBook
+from tradetape.console.local.registry import Registry
 from tradetape.console.local.stack import LocalStack
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -88,6 +91,25 @@ def redis_url(stack: LocalStack) -> str:
     with redis_client.Redis.from_url(url) as client:
         client.flushall()
     return url
+
+
+@pytest.fixture(scope="session")
+def registry() -> Iterator[Registry]:
+    """A schema registry, apart from the stack, whose clients do not look for one. A test may kill it."""
+    with tempfile.TemporaryDirectory(prefix="tradetape-tests-") as home:
+        places = Places(home=Path(home), cache=default_cache())
+        places.make()
+        service = Registry(places, PortBook(places.home / "ports.json"), fixed_ports=False)
+        try:
+            yield service
+        finally:
+            service.down()
+
+
+@pytest.fixture
+def registry_url(registry: Registry) -> str:
+    """The address of a running registry; use subjects of your own (`topic_prefix`)."""
+    return registry.variables(registry.up())["SCHEMA_REGISTRY_URL"]
 
 
 @pytest.fixture(scope="session")

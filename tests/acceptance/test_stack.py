@@ -15,8 +15,8 @@ import pytest
 from console_rig import COMMAND, clean_environment, tradetape
 from tradetape.console.local.stack import LocalStack
 
-SERVICES = ["kafka", "postgres", "redis"]
-VARIABLES = ["DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", "TRADETAPE_RUN_MODE"]
+SERVICES = ["kafka", "postgres", "redis", "registry"]
+VARIABLES = ["DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", "TRADETAPE_OUTBOX_DIR", "TRADETAPE_RUN_MODE"]
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,7 @@ def test_status_names_the_process_that_listens_on_the_port(environment: dict[str
     tradetape("up", environment=environment)
     services = json.loads(tradetape("status", "--json", environment=environment).stdout)["services"]
     assert sorted(services) == SERVICES
+    assert services.pop("registry") == {"port": None, "pid": None, "running": False}
     for one in services.values():
         sockets = psutil.Process(one["pid"]).net_connections(kind="tcp")
         assert one["port"] in {socket.laddr.port for socket in sockets if socket.status == psutil.CONN_LISTEN}
@@ -92,6 +93,37 @@ def test_down_stops_all_and_says_when_there_was_nothing_to_stop(environment: dic
     assert status.returncode == 1
     assert {one["pid"] for one in told["services"].values()} == {None}
     assert told["environment"] == {}
+
+
+@pytest.mark.usefixtures("registry_url")
+def test_the_registry_runs_for_those_who_ask_and_is_found_like_the_rest(environment: dict[str, str]) -> None:
+    """The suite's own registry has filled the cache; this one starts without network."""
+    tradetape("down", environment=environment)
+    try:
+        up = tradetape("up", "--registry", environment=environment)
+        assert up.returncode == 0, up.stderr
+        names = [line.partition("=")[0] for line in sorted(up.stdout.splitlines())]
+        assert names == [f"export {one}" for one in sorted([*VARIABLES, "SCHEMA_REGISTRY_URL"])]
+        told = json.loads(tradetape("status", "--json", environment=environment).stdout)
+        port = told["services"]["registry"]["port"]
+        assert told["environment"]["SCHEMA_REGISTRY_URL"] == f"http://127.0.0.1:{port}/apis/ccompat/v7"
+        assert tradetape("up", environment=environment).stdout == up.stdout
+
+        assert re.search(
+            r"FAIL +schemas +9 of 9 are not registered.*-> {2}tradetape schemas push", _doctor(environment)
+        )
+        assert tradetape("schemas", "push", environment=environment).returncode == 0
+        assert re.search(r"ok +schemas +9 are registered", _doctor(environment))
+        logs = tradetape("logs", "registry", "-n", "2", environment=environment)
+        assert (logs.returncode, len(logs.stdout.splitlines())) == (0, 2)
+    finally:
+        down = tradetape("down", environment=environment)
+    assert down.stderr == "Stopped kafka, postgres, redis, registry.\n"
+    assert tradetape("logs", "registry", environment=environment).returncode == 0
+
+
+def _doctor(environment: dict[str, str]) -> str:
+    return tradetape("doctor", environment=environment).stdout
 
 
 def test_a_home_that_never_ran_is_no_error_to_status_down_and_logs(tmp_path: Path) -> None:

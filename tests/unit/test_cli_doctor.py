@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from tradetape.console.commands.doctor import _exit_code
-from tradetape.console.doctor import clocks, kafka, packages, postgres, redis
+from tradetape.console.doctor import clocks, kafka, packages, postgres, redis, registry
 from tradetape.console.doctor.examination import examine
 from tradetape.console.doctor.finding import Finding, State
 from tradetape.producers.settings import Settings
@@ -175,3 +175,24 @@ def test_a_damaged_database_address_is_told_without_its_password() -> None:
 )
 def test_the_exit_code_says_what_is_worst(findings: list[Finding], code: int) -> None:
     assert _exit_code(findings) == code
+
+
+def test_a_registry_is_no_must() -> None:
+    found = {one.subject: one for one in examine(Settings(), named=True)}
+    assert found["registry"] == Finding("registry", State.OK, "none is used: ids come from the schemas")
+
+
+def test_schemas_that_are_not_registered_are_a_fault_that_push_mends() -> None:
+    assert registry.judge_schemas([], 9).state is State.OK
+    found = registry.judge_schemas(["a-value", "b-value"], 9)
+    assert (found.state, found.mend) == (State.FAIL, "tradetape schemas push")
+    assert found.detail == "2 of 9 are not registered: a-value, b-value"
+
+
+@pytest.mark.parametrize("level", [None, "NONE", "BACKWARD", "FULL"])
+def test_a_subject_that_takes_anything_is_a_warning(level: str | None) -> None:
+    assert registry.judge_compatibility({"a-value": "FULL_TRANSITIVE"}).state is State.OK
+    found = registry.judge_compatibility({"a-value": "FULL_TRANSITIVE", "b-value": level})
+    assert (found.state, found.mend) == (State.WARN, "tradetape schemas push")
+    assert "b-value" in found.detail
+    assert "a-value" not in found.detail

@@ -56,6 +56,11 @@ def test_a_full_cache_needs_no_network(tmp_path: Path) -> None:
     assert jars.ensure(tmp_path, JARS, source=unreachable) == paths
 
 
+def test_what_is_no_plain_jar_lies_under_its_packaging_and_classifier(tmp_path: Path) -> None:
+    whole = Jar("org.example:server:3.0:tar.gz:all", "")
+    assert whole.path(tmp_path) == tmp_path / "org/example/server/3.0/server-3.0-all.tar.gz"
+
+
 @pytest.mark.parametrize("damage", [b"", b"first ja", b"first jat"], ids=["emptied", "cut short", "changed"])
 def test_only_a_damaged_jar_is_fetched_again(tmp_path: Path, damage: bytes) -> None:
     first, _ = jars.ensure(tmp_path, JARS, source=Remote(CONTENT))
@@ -83,7 +88,7 @@ def test_a_failed_fetch_leaves_what_was_fetched_and_the_next_one_goes_on(tmp_pat
 
 
 def test_the_shipped_list_names_each_jar_once_with_a_digest() -> None:
-    listed = jars.listed()
+    listed = jars.listed("kafka")
     names = [jar.coordinate.rpartition(":")[0] for jar in listed]
     assert len(set(names)) == len(names)
     assert {"org.apache.kafka:kafka_2.13:4.4.0", "org.slf4j:slf4j-simple:1.7.36"} <= {jar.coordinate for jar in listed}

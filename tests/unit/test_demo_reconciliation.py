@@ -53,7 +53,7 @@ def rubbish(offset: int, key: bytes | None = b"demo7:ETHUSDT") -> Record:
 
 
 def content(records: list[Record], venue: str = "demo7") -> TopicContent:
-    found = contents_of(CATALOGUE, venue)[CANDLES]
+    found = contents_of(Codec(CATALOGUE), venue)[CANDLES]
     for record in records:
         found.add(record)
     return found

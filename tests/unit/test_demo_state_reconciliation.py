@@ -40,7 +40,7 @@ def emitted() -> RecordingProducer:
 
 @pytest.fixture(scope="module")
 def expected(emitted: RecordingProducer) -> dict[str, ExpectedHash]:
-    contents = contents_of(CATALOGUE, "demo7")
+    contents = contents_of(Codec(CATALOGUE), "demo7")
     for offset, event in enumerate(emitted.events):
         record = record_of(event, offset)
         contents[record.topic].add(record)

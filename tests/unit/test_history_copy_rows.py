@@ -120,6 +120,15 @@ def test_a_value_that_its_column_cannot_hold_is_an_error_not_another_value(name:
         encoder.encode({"a": "x", "b": 1, name: value})
 
 
+@given(st.dictionaries(st.sampled_from("abcdef"), st.floats()), st.permutations("abcd"))
+def test_each_column_of_a_map_holds_its_own_value_or_null(values: dict[str, float], columns: list[str]) -> None:
+    expected = b"".join(
+        struct.pack(">id", 8, values[name]) if name in values else struct.pack(">i", -1) for name in columns
+    )
+    encoder = copy_rows.DoubleColumns(columns)
+    assert encoder.encode(values) == encoder.encode(values.copy()) == expected
+
+
 def test_what_copy_reads_begins_and_ends_as_it_wants() -> None:
     pieces = CopyRows("t", ("a",), iter([b"ONE", b"TWO"])).pieces()
     assert b"".join(pieces) == b"PGCOPY\n\xff\r\n\x00" + bytes(8) + b"ONETWO" + b"\xff\xff"

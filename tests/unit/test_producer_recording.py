@@ -59,7 +59,7 @@ def test_it_is_made_from_the_same_arguments() -> None:
     ours, theirs = inspect.signature(RecordingProducer).parameters, inspect.signature(Producer).parameters
     of_delivery = {
         "bootstrap_servers", "overflow", "kafka_options", "is_development", "outbox_dir", "outbox_max_bytes",
-        "durability", "buffer_events", "buffer_bytes", "on_delivery", "on_drop",
+        "durability", "buffer_events", "buffer_bytes", "on_delivery", "on_drop", "codec",
     }  # fmt: skip
     assert set(theirs) - of_delivery == set(ours)
 

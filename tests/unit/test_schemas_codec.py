@@ -39,6 +39,7 @@ from tradetape.schemas import (
 )
 from tradetape.schemas import codec as codec_module
 from tradetape.schemas.catalogue import MAX_EVENT_BYTES
+from tradetape.schemas.errors import NotRegistered
 from tradetape.schemas.event_classes import RECORDS
 from tradetape.schemas.stamping import Stamper
 
@@ -362,3 +363,45 @@ def test_topics_go_by_the_catalogues_prefix() -> None:
     assert uuid.UUID(event.event_id).version == 5
     with pytest.raises(tradetape.schemas.CatalogueError):
         codec.decode("tradetape.candles", golden("Candle"))
+
+
+# -- ids of a registry -------------------------------------------------------------------------------------------
+
+
+def test_with_a_registry_events_are_written_under_its_id_and_read_under_both() -> None:
+    held = {CATALOGUE.subject(one): {number: one.schema} for number, one in enumerate(CATALOGUE, start=7)}
+    codec = Codec(CATALOGUE, registered=held)
+    for number, event_type in enumerate(CATALOGUE, start=7):
+        local = golden(event_type.record)
+        where = CATALOGUE.topic_name(event_type)
+        plain = codec.decode_fields(where, local)
+        registered = codec.encode(event_type, plain)
+        assert registered == b"\0" + number.to_bytes(4, "big") + local[5:]
+        assert codec.decode_fields(where, registered) == plain
+
+
+def test_an_id_that_the_registry_gave_to_another_subject_is_foreign() -> None:
+    held = {CATALOGUE.subject(one): {number: one.schema} for number, one in enumerate(CATALOGUE, start=7)}
+    codec = Codec(CATALOGUE, registered=held)
+    event_type = CATALOGUE.by_record("Fill")
+    payload = codec.encode(event_type, codec.decode_fields(topic("Fill"), golden("Fill")))
+    with pytest.raises(DecodeError, match="foreign_schema_id"):
+        codec.decode(topic("Candle"), payload)
+
+
+def test_without_its_head_in_the_registry_there_is_no_codec() -> None:
+    held = {CATALOGUE.subject(one): {1: one.schema} for one in CATALOGUE if one.record != "Fill"}
+    with pytest.raises(NotRegistered, match=r"tradetape\.fills-value; run `tradetape schemas push`"):
+        Codec(CATALOGUE, registered=held)
+
+
+def test_what_was_written_by_a_version_that_ours_cannot_read_is_refused() -> None:
+    schema = json.loads(json.dumps(CATALOGUE.by_record("Fill").schema))
+    venue = next(field for field in schema["fields"] if field["name"] == "venue")
+    venue["type"] = "long"
+    held = {CATALOGUE.subject(one): {number: one.schema} for number, one in enumerate(CATALOGUE, start=7)}
+    codec = Codec(
+        CATALOGUE, registered={**held, "tradetape.fills-value": {7: CATALOGUE.by_record("Fill").schema, 99: schema}}
+    )
+    with pytest.raises(DecodeError, match="invalid_value: SchemaResolutionError"):
+        codec.decode(topic("Fill"), b"\0" + (99).to_bytes(4, "big") + golden("Fill")[5:])

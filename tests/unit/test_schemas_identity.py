@@ -178,3 +178,9 @@ def test_a_part_with_a_choice_takes_the_first_that_is_set() -> None:
     derive = identity.natural_key("TradeSignal", ("bar_close_time|event_time",))
     assert derive({"bar_close_time": 5, "event_time": 7}) == expected_id("TradeSignal", 5)
     assert derive({"bar_close_time": None, "event_time": 7}) == expected_id("TradeSignal", 7)
+
+
+def test_a_part_that_is_true_stands_as_its_own_name_and_one_that_is_false_as_null() -> None:
+    derive = identity.natural_key("Candle", ("symbol", "is_final"), booleans=("is_final",))
+    assert derive({"symbol": "A", "is_final": True}) == expected_id("Candle", "A", "is_final")
+    assert derive({"symbol": "A", "is_final": False}) == expected_id("Candle", "A", None)

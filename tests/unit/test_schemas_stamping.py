@@ -146,9 +146,23 @@ def test_a_run_mode_may_be_given_as_text() -> None:
 
 
 def test_what_the_user_claims_to_have_stamped_is_stamped_anew() -> None:
-    event = stamped(Candle, producer="someone", producer_seq=77, emitted_at=CLOSE, event_id="mine")
-    assert (event.producer, event.producer_seq, event.emitted_at) == ("rsi-bot", 1, NOW)
+    claims = {
+        "producer": "someone",
+        "producer_run_id": "run-0",
+        "producer_seq": 77,
+        "emitted_at": CLOSE,
+        "event_id": "mine",
+    }
+    _, event, plain = stamper().stamp(made(Candle, **claims))
+    assert (event.producer, event.producer_run_id, event.producer_seq, event.emitted_at) == ("rsi-bot", "run-1", 1, NOW)
+    assert (plain["producer"], plain["producer_run_id"], plain["producer_seq"], plain["emitted_at"]) == (
+        "rsi-bot",
+        "run-1",
+        1,
+        NOW_US,
+    )
     assert uuid.UUID(event.event_id).version == 5
+    assert plain["event_id"] == event.event_id
 
 
 # -- chains ------------------------------------------------------------------------------------------------------
@@ -208,6 +222,15 @@ def test_an_event_without_a_natural_key_is_new_each_time_unless_it_brings_its_id
 def test_an_id_of_ones_own_must_be_a_uuid(notes: EventType) -> None:
     with pytest.raises(EventError, match=r"Note\.event_id = 'mine': must be a UUID, or be left out"):
         note(notes, event_id="mine")
+
+
+def test_a_field_of_ones_own_may_be_called_as_a_word_of_python(notes: EventType) -> None:
+    own = {"name": "class", "type": "string", "doc": "What kind of note it is."}
+    schema = {**notes.schema, "name": "Remark", "fields": [*notes.schema["fields"], own]}
+    remarks = EventType(record="Remark", topic="remarks", table="remarks", delivery=Delivery.DECISION, schema=schema)
+    assert getattr(note(remarks, **{"class": "urgent"}), "class") == "urgent"
+    with pytest.raises(EventError, match=r"Remark\.class = 5: must be text, not int"):
+        note(remarks, **{"class": 5})
 
 
 # -- event_time --------------------------------------------------------------------------------------------------

@@ -82,13 +82,15 @@ def _explained(error: Exception) -> tuple[int, str] | None:
         return (exit_codes.USAGE, f"this command needs more packages: install tradetape[{extra}]") if extra else None
     from tradetape.console.errors import ConsoleError, UsageError
     from tradetape.producers.errors import ProducersError, SettingsError
-    from tradetape.schemas.errors import SchemasError
+    from tradetape.schemas.errors import IncompatibleSchema, RegistryUnreachable, SchemasError
     from tradetape.streams.errors import StreamsError, Transient
 
     if isinstance(error, (SettingsError, UsageError)):
         return exit_codes.USAGE, str(error)
-    if isinstance(error, Transient):
+    if isinstance(error, (Transient, RegistryUnreachable)):
         return exit_codes.UNREACHABLE, str(error)
+    if isinstance(error, IncompatibleSchema):
+        return exit_codes.BAD_DATA, str(error)
     if isinstance(error, (ConsoleError, ProducersError, SchemasError, StreamsError)):
         return exit_codes.FAILED, str(error)
     return None

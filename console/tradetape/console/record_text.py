@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from tradetape.schemas import Catalogue, Codec, DecodeError, Event
+from tradetape.schemas import Codec, DecodeError, Event
 from tradetape.streams.dead_letters import CONNECT
 from tradetape.streams.record import Record
 
@@ -26,11 +26,11 @@ _LETTER_HEADERS = {
 
 
 class RecordText:
-    """Shows the records of one catalogue's topics."""
+    """Shows the records of a codec's topics."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
-        self._catalogue = catalogue
-        self._codec = Codec(catalogue)
+    def __init__(self, codec: Codec) -> None:
+        self._catalogue = codec.catalogue
+        self._codec = codec
 
     def line(self, record: Record) -> str:
         """One line: when it is true, whose it is, and what it says."""

@@ -21,6 +21,7 @@ import msgspec
 import platformdirs
 
 from tradetape.producers.causation import Caused
+from tradetape.producers.codecs import codec_of
 from tradetape.producers.connection import KafkaSettings
 from tradetape.producers.errors import ForkedProducer, OutboxError, ProducerClosed, QueueFull
 from tradetape.producers.hooks import Hooks, OnDelivery, OnDrop
@@ -85,7 +86,8 @@ class Producer:
     stands behind the events. `overflow` says what `emit` does with a market update that finds the buffer full: "drop"
     older ones, the newest of each series last, or "wait" for room (for backfills; at most 60 s). `durability` is what a
     decision survives once `emit` returned: the "process" being killed, or the "power" failing, which costs an fsync.
-    `is_development` lets `kafka_options` weaken a guarantee.
+    `is_development` lets `kafka_options` weaken a guarantee. `codec` is one of the catalogue, where ids come from a
+    schema registry.
     `on_delivery` is called with each decision that arrived, `on_drop` with each market update that will not, both in a
     thread of their own.
 
@@ -99,6 +101,7 @@ class Producer:
         source: str,
         run_mode: RunMode = RunMode.LIVE,
         catalogue: Catalogue = CATALOGUE,
+        codec: Codec | None = None,
         overflow: Overflow = "drop",
         kafka_options: Mapping[str, str] | None = None,
         is_development: bool = False,
@@ -115,7 +118,7 @@ class Producer:
             bootstrap_servers=bootstrap_servers, options=dict(kafka_options or {}), is_development=is_development
         )
         self.catalogue = catalogue
-        self._codec = Codec(catalogue)
+        self._codec = codec or Codec(catalogue)
         self._stamper = Stamper(catalogue=catalogue, source=source, run_mode=run_mode, clock=clock)
         self._overflow = overflow
         self._clock = clock
@@ -148,13 +151,14 @@ class Producer:
         on_drop: OnDrop | None = None,
         settings: Settings | None = None,
     ) -> Self:
-        """A producer as the environment says. Raises SettingsError and what the constructor raises."""
+        """A producer as the environment says. Raises what the constructor and, for a registry, codec_of raise."""
         settings = settings or load()
         return cls(
             bootstrap_servers=settings.required("KAFKA_BOOTSTRAP_SERVERS"),
             source=source,
             run_mode=settings.mode(),
             catalogue=settings.catalogue(),
+            codec=codec_of(settings),
             overflow=overflow,
             kafka_options=settings.kafka_options,
             is_development=settings.development,

@@ -23,6 +23,7 @@ KAFKA_PREFIX = "TRADETAPE_KAFKA_"
 UNPREFIXED = ("KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL", "REDIS_URL", "DATABASE_URL")
 EXAMPLES = {
     "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:19092",
+    "SCHEMA_REGISTRY_URL": "http://127.0.0.1:18081/apis/ccompat/v7",
     "REDIS_URL": "redis://127.0.0.1:16379/0",
     "DATABASE_URL": "postgresql://tradetape:…@127.0.0.1:15432/tradetape",
 }
@@ -37,7 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     kafka_bootstrap_servers: Annotated[str | None, _says("Kafka's addresses, host:port, comma-separated")] = None
     schema_registry_url: Annotated[
-        str | None, _says("a schema registry; none by default: ids come from the schemas")
+        str | None, _says("a schema registry as Confluent's; none by default: ids come from the schemas")
     ] = None
     redis_url: Annotated[str | None, _says("Redis, for current state")] = None
     database_url: Annotated[str | None, _says("PostgreSQL, for history")] = None
@@ -45,7 +46,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_prefix: Annotated[str, _says("what every Redis key begins with")] = "tradetape"
     run_mode: Annotated[str, _says("LIVE, PAPER or BACKTEST: whether real money stands behind the events")] = "LIVE"
     home: Annotated[str | None, _says("folder of the local stack; the platform's folder for state by default")] = None
-    cache: Annotated[str | None, _says("folder of downloads; the platform's cache by default")] = None
+    cache: Annotated[
+        str | None, _says("folder of downloads and of a registry's ids; the platform's cache by default")
+    ] = None
     outbox_dir: Annotated[
         str | None, _says("folder of the outboxes, one for each source; in the platform's folder for state by default")
     ] = None
@@ -75,8 +78,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         value = getattr(self, variable.lower())
         if not value:
             example = EXAMPLES[variable]
+            option = " --registry" if variable == "SCHEMA_REGISTRY_URL" else ""
             raise SettingsError(
-                f"{variable} is not set in the environment; set it (example: {variable}={example}), or start a local stack with `tradetape up`"
+                f"{variable} is not set in the environment; set it (example: {variable}={example}), or start a local stack with `tradetape up{option}`"
             )
         return str(value)
 

@@ -77,8 +77,8 @@ class EventType:
     plans: tuple[FieldPlan, ...] = field(init=False)
     schema_id: int = field(init=False)
     derive_id: Callable[[Mapping[str, Any]], str] | None = field(init=False)
-    prepare: rules.Prepare | None = field(init=False)
-    check: rules.Check | None = field(init=False)
+    prepare: rules.Rule | None = field(init=False)
+    check: rules.Rule | None = field(init=False)
 
     def __post_init__(self) -> None:
         plans = event_classes.PLANS.get(self.record) or event_classes.plan_fields(self.schema)
@@ -90,12 +90,19 @@ class EventType:
             "plans": plans,
             "event_class": made,
             "schema_id": avro_schema.content_id(self.schema),
-            "derive_id": identity.natural_key(self.record, self.natural_key) if self.natural_key else None,
+            "derive_id": _derive_id(self.record, self.natural_key, plans),
             "prepare": rules.PREPARE.get(self.record),
             "check": rules.CHECK.get(self.record),
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
+
+
+def _derive_id(
+    record: str, parts: tuple[str, ...], plans: tuple[FieldPlan, ...]
+) -> Callable[[Mapping[str, Any]], str] | None:
+    booleans = [plan.name for plan in plans if plan.converter.python_type is bool]
+    return identity.natural_key(record, parts, booleans=booleans) if parts else None
 
 
 def _shipped(record: str, topic: str, table: str, delivery: Delivery, **rest: Any) -> EventType:
@@ -189,6 +196,10 @@ class Catalogue:
     def topic_name(self, event_type: EventType) -> str:
         """The full name of an event type's topic."""
         return self.prefix + event_type.topic
+
+    def subject(self, event_type: EventType) -> str:
+        """The name under which a schema registry keeps the schemas of an event type's topic."""
+        return f"{self.topic_name(event_type)}-value"
 
     @property
     def dead_letters_topic(self) -> str:

@@ -2,6 +2,7 @@
 
 Every Kafka tool reads this frame. A reader decodes only with schemas that belong to the record's topic, never with
 one that a payload merely names, and checks size, frame and that the whole payload was consumed: fastavro checks none.
+It parses all schemas at the start; what writes a record is made at its first one, since most processes only read.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ import fastavro
 
 from tradetape.schemas import avro_schema, times
 from tradetape.schemas.avro_schema import Schema
+from tradetape.schemas.avro_writer import Writer, compile_writer
 from tradetape.schemas.catalogue import MAX_EVENT_BYTES, Catalogue, EventType
-from tradetape.schemas.errors import DecodeError, EventError
+from tradetape.schemas.errors import DecodeError, EventError, NotRegistered
 from tradetape.schemas.events import Event
 from tradetape.schemas.released import released_schemas
+from tradetape.schemas.structs import made_of
 
 _FRAME = struct.Struct(">bI")
 _UUID_LENGTH = 36
+_OF_ONE_RUN = ("producer", "producer_run_id", "venue", "symbol")
+"""Fields that one process writes again and again with the same values, besides those of a series."""
 
 
 class _Reader(NamedTuple):
@@ -32,27 +37,44 @@ class _Reader(NamedTuple):
 
 
 class Codec:
-    """Encodes and decodes the events of one catalogue. All schemas are parsed here, none on the hot path."""
+    """Encodes and decodes the events of one catalogue. No schema is parsed on the hot path.
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    `registered` holds what a schema registry has of each subject, as registry.read gives it. Events are then written
+    under the registry's ids; those of the content are still read. Raises NotRegistered where it lacks a head.
+    """
+
+    def __init__(self, catalogue: Catalogue, *, registered: Mapping[str, Mapping[int, Schema]] | None = None) -> None:
         self.catalogue = catalogue
-        self._readers = {catalogue.topic_name(one): _reader(one) for one in catalogue}
-        self._encoders = {
-            one.record: (_frame(one.schema_id), self._readers[catalogue.topic_name(one)].head) for one in catalogue
-        }
+        self._readers: dict[str, _Reader] = {}
+        self._frames: dict[str, bytes] = {}
+        """What a record's bytes begin with, by its name."""
+        self._writers: dict[str, Writer] = {}
+        for one in catalogue:
+            topic, subject = catalogue.topic_name(one), catalogue.subject(one)
+            versions = registered.get(subject, {}) if registered is not None else {}
+            self._readers[topic] = _reader(one, versions)
+            self._frames[one.record] = _frame(
+                one.schema_id if registered is None else _registered_id(one, subject, versions)
+            )
         self._known_frames = {frame for reader in self._readers.values() for frame in reader.writers}
 
     def encode(self, event_type: EventType, plain: Mapping[str, Any]) -> bytes:
         """The framed bytes of an event's plain fields. Raises EventError when they are more than a topic takes."""
-        frame, schema = self._encoders[event_type.record]
-        out = BytesIO(frame)
-        out.seek(_FRAME.size)
-        fastavro.schemaless_writer(out, schema, plain)
-        payload = out.getvalue()
+        write = self._writers.get(event_type.record) or self._new_writer(event_type)
+        payload = write(plain)
         if len(payload) > MAX_EVENT_BYTES:
             rule = f"the event has {len(payload)} bytes, more than the {MAX_EVENT_BYTES} that a topic takes"
             raise EventError(event_type.record, "event_id", plain["event_id"], rule)
         return payload
+
+    def _new_writer(self, event_type: EventType) -> Writer:
+        repeated = {*_OF_ONE_RUN, *event_type.series_key}
+        if event_type.event_time_from is not None:
+            # Many markets' bars close at one time.
+            repeated |= {"event_time", event_type.event_time_from}
+        writer = compile_writer(event_type.schema, head=self._frames[event_type.record], repeated=repeated)
+        self._writers[event_type.record] = writer
+        return writer
 
     def decode(self, topic: str, payload: bytes | None) -> Event:
         """The event of a record's value, with aware datetimes, Decimals, enums and structs. Raises DecodeError."""
@@ -65,7 +87,8 @@ class Codec:
             typed = {plan.name: plan.converter.restore(plain[plan.name]) for plan in event_type.plans}
         except (ValueError, ArithmeticError) as error:
             raise DecodeError("invalid_value", f"{event_type.record}: {error}") from error
-        return event_type.event_class(**typed)
+        event: Event = made_of(event_type.event_class, typed)
+        return event
 
     def decode_fields(self, topic: str, payload: bytes | None) -> dict[str, Any]:
         """The plain fields of a record's value: integers of microseconds, decimals as Avro bytes, enums as text.
@@ -99,13 +122,26 @@ class Codec:
         return DecodeError("unknown_schema_id", f"schema {schema_id} is not known here")
 
 
-def _reader(event_type: EventType) -> _Reader:
+def _reader(event_type: EventType, versions: Mapping[int, Schema]) -> _Reader:
     head = _parsed(event_type.schema)
+    schemas = {avro_schema.content_id(schema): schema for schema in released_schemas(event_type.record)}
+    schemas |= {event_type.schema_id: event_type.schema, **versions}
     writers: dict[bytes, tuple[Schema, Schema | None]] = {
-        _frame(avro_schema.content_id(schema)): (_parsed(schema), head)
-        for schema in released_schemas(event_type.record)
+        _frame(number): (head, None) if _is_head(event_type, schema) else (_parsed(schema), head)
+        for number, schema in schemas.items()
     }
-    return _Reader(event_type, head, {**writers, _frame(event_type.schema_id): (head, None)})
+    return _Reader(event_type, head, writers)
+
+
+def _is_head(event_type: EventType, schema: Schema) -> bool:
+    return avro_schema.content_id(schema) == event_type.schema_id
+
+
+def _registered_id(event_type: EventType, subject: str, versions: Mapping[int, Schema]) -> int:
+    found = next((number for number, schema in versions.items() if _is_head(event_type, schema)), None)
+    if found is None:
+        raise NotRegistered(subject)
+    return found
 
 
 def _frame(schema_id: int) -> bytes:
@@ -124,7 +160,7 @@ def _read(payload: bytes, writer: Schema, head: Schema | None) -> dict[str, Any]
         plain = fastavro.schemaless_reader(source, writer, head)
     except EOFError as error:
         raise DecodeError("truncated", "the payload ends inside of a field") from error
-    except (ValueError, ArithmeticError, LookupError, TypeError) as error:
+    except (ValueError, ArithmeticError, LookupError, TypeError, fastavro.read.SchemaResolutionError) as error:
         if isinstance(error, IndexError) and source.tell() == len(payload):
             # So fastavro ends where an integer is cut off between its bytes.
             raise DecodeError("truncated", "the payload ends inside of a number") from error

@@ -6,16 +6,15 @@ functions here are the only way in and out of that form; none rounds, none reads
 
 from __future__ import annotations
 
-from decimal import Context, Decimal, Inexact, InvalidOperation
+from decimal import Decimal
 
 PRECISION = 38
 SCALE = 18
 INTEGER_DIGITS = PRECISION - SCALE
 _UNIT = 10**SCALE
 _LIMIT = 10**PRECISION
-_QUANTUM = Decimal(1).scaleb(-SCALE)
-_EXACT = Context(prec=PRECISION, traps=[InvalidOperation, Inexact])
-"""Our own context, so that none of the host's matters: whatever does not fit raises."""
+_MISSING = [10 ** (SCALE - places) for places in range(SCALE + 1)]
+"""What the digits of a text lack to scale 18, by its places after the point."""
 
 
 def from_user(value: object) -> Decimal:
@@ -26,32 +25,29 @@ def from_user(value: object) -> Decimal:
     if isinstance(value, bool):
         raise ValueError("must be a number, not a boolean")
     if isinstance(value, float):
-        return _parsed(float.__repr__(value))
-    if isinstance(value, (Decimal, int)):
-        return Decimal(value)
-    if isinstance(value, str):
-        return _parsed(value)
-    raise ValueError(f"must be a Decimal, int, str or float, not {type(value).__name__}")
-
-
-def _parsed(text: str) -> Decimal:
+        value = float.__repr__(value)
+    if not isinstance(value, (str, Decimal, int)):
+        raise ValueError(f"must be a Decimal, int, str or float, not {type(value).__name__}")
     try:
-        return Decimal(text)
+        return Decimal(value)
     except ArithmeticError:
         raise ValueError('must be a decimal number such as "64123.10"') from None
 
 
 def encode(value: Decimal) -> bytes:
     """Encode as Avro bytes of scale 18. Raises ValueError where it does not fit exactly."""
+    whole, _, fraction = str(value).partition(".")
     try:
-        whole = value.quantize(_QUANTUM, context=_EXACT).scaleb(SCALE, _EXACT)
-        return _to_bytes(int(whole))
-    except (ArithmeticError, ValueError):
+        unscaled = int(whole + fraction) * _MISSING[len(fraction)]
+    except (ValueError, IndexError):
         return _encode_digits(value)
+    if -_LIMIT < unscaled < _LIMIT:
+        return _to_bytes(unscaled)
+    return _encode_digits(value)
 
 
 def _encode_digits(value: Decimal) -> bytes:
-    """The slow way, which can say what does not fit."""
+    """The slow way, for exponents, and for what does not fit, which it can name."""
     sign, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int):
         raise ValueError("must be finite")

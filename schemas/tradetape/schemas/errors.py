@@ -1,10 +1,15 @@
-"""Everything that can be wrong with an event, a name or a payload.
+"""Everything that can be wrong with an event, a name, a payload or a schema registry.
 
 SchemasError
 ├── EventError        an event that may not go onto the tape
 ├── NameRefused       a symbol, timeframe, venue or indicator name that cannot be understood
 ├── DecodeError       bytes from the tape that are not an event of their topic
-└── CatalogueError    an event type or topic that the catalogue does not hold, or a wrong declaration
+├── CatalogueError    an event type or topic that the catalogue does not hold, or a wrong declaration
+└── RegistryError               the schema registry cannot be used
+    ├── RegistryUnreachable     it does not answer, or has a fault of its own: waiting may mend it
+    ├── RegistryRefused         it will not do what it is asked, or is no schema registry
+    ├── NotRegistered           it does not hold a schema of ours
+    └── IncompatibleSchema      it holds versions that a schema of ours does not agree with
 """
 
 from __future__ import annotations
@@ -53,6 +58,35 @@ class DecodeError(SchemasError):
 
 class CatalogueError(SchemasError):
     """The catalogue does not hold this event type or topic, or a declaration in it is wrong."""
+
+
+class RegistryError(SchemasError):
+    """The schema registry cannot be used."""
+
+
+class RegistryUnreachable(RegistryError):
+    """The schema registry does not answer, or has a fault of its own; waiting may mend it."""
+
+
+class RegistryRefused(RegistryError):
+    """The schema registry will not do what it is asked, or is none."""
+
+
+class NotRegistered(RegistryError):
+    """The registry does not hold a schema that events are to be written with."""
+
+    def __init__(self, subject: str) -> None:
+        super().__init__(f"the schema registry does not hold our schema of {subject}; run `tradetape schemas push`")
+        self.subject = subject
+
+
+class IncompatibleSchema(RegistryError):
+    """The registry refuses a version of `subject` that its other versions do not agree with; `reason` is its own."""
+
+    def __init__(self, subject: str, reason: str) -> None:
+        super().__init__(f"the schema registry refuses our schema of {subject} as incompatible: {reason}")
+        self.subject = subject
+        self.reason = reason
 
 
 def _shown(value: object) -> str:

@@ -13,7 +13,7 @@ import msgspec
 
 from tradetape.schemas import avro_schema, names
 from tradetape.schemas.errors import NameRefused
-from tradetape.schemas.fields import Converter, FieldPlan, NamedTypes
+from tradetape.schemas.fields import Converter, FieldPlan, NamedTypes, Shortcut
 from tradetape.schemas.structs import CheckedStruct, define_struct
 
 RECORDS = (
@@ -44,7 +44,12 @@ COMMON_FIELDS: tuple[str, ...] = Event.__struct_fields__
 _types = NamedTypes()
 
 
-def _by_name(normalise: Any) -> Converter:
+_REMEMBERED_NAMES = 4_096
+
+
+def _by_name(kind: str, normalise: Any) -> Converter:
+    spelled: set[str] = set()
+
     def accept(value: Any) -> tuple[str, str]:
         if not isinstance(value, str):
             raise ValueError(f"must be text, not {type(value).__name__}")
@@ -52,15 +57,18 @@ def _by_name(normalise: Any) -> Converter:
             name = normalise(value)
         except NameRefused as error:
             raise ValueError(error.rule) from None
+        if type(value) is str and name == value and len(spelled) < _REMEMBERED_NAMES:
+            spelled.add(value)
         return name, name
 
-    return Converter(str, accept, lambda plain: plain)
+    seen = Shortcut(f"type({{value}}) is str and {{value}} in spelled_{kind}", names={f"spelled_{kind}": spelled})
+    return Converter(str, accept, lambda plain: plain, seen)
 
 
 _NAMES = {
-    "venue": _by_name(names.normalise_venue),
-    "symbol": _by_name(names.normalise_symbol),
-    "timeframe": _by_name(names.normalise_timeframe),
+    "venue": _by_name("venue", names.normalise_venue),
+    "symbol": _by_name("symbol", names.normalise_symbol),
+    "timeframe": _by_name("timeframe", names.normalise_timeframe),
 }
 
 

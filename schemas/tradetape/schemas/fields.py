@@ -13,12 +13,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
 
 from tradetape.schemas import decimals, times
-from tradetape.schemas.structs import define_struct
+from tradetape.schemas.remembered import Remembered
+from tradetape.schemas.structs import define_struct, made_of
 
 Typed = Any
 Plain = Any
@@ -34,6 +36,19 @@ class FieldRefused(ValueError):
         self.rule = rule
 
 
+class Shortcut(NamedTuple):
+    """How to tell without a call that `accept` has nothing to change: most values of most events are right already.
+
+    All three are Python expressions about {value}; `names` are what they see besides. An empty `typed` stands for the
+    value itself. `accept` alone says what is right: a test holds each shortcut against it.
+    """
+
+    condition: str
+    plain: str = "{value}"
+    typed: str = ""
+    names: Mapping[str, object] = MappingProxyType({})
+
+
 class Converter(NamedTuple):
     """How values of one Avro type become typed and plain."""
 
@@ -42,6 +57,7 @@ class Converter(NamedTuple):
     """Check what a user gave; the typed and the plain form. Raises ValueError with the rule."""
     restore: Callable[[Plain], Typed]
     """The typed form of what was read from the tape."""
+    shortcut: Shortcut | None = None
 
 
 class FieldPlan(NamedTuple):
@@ -96,15 +112,18 @@ class NamedTypes:
         made.__doc__ = schema["doc"]
         self.classes[schema["name"]] = made
         rule = f"must be one of {', '.join(schema['symbols'])}"
+        named = {symbol: made(symbol) for symbol in schema["symbols"]}
 
         def accept(value: Any) -> tuple[Typed, Plain]:
             try:
-                member = value if type(value) is made else made(value)
-            except ValueError:
+                member = value if type(value) is made else named[value]
+            except (KeyError, TypeError):
                 raise ValueError(rule) from None
-            return member, member.value
+            return member, member._value_
 
-        return Converter(made, accept, made)
+        condition = f"type({{value}}) is class_{schema['name']}"
+        shortcut = Shortcut(condition, plain="{value}._value_", names={f"class_{schema['name']}": made})
+        return Converter(made, accept, made, shortcut)
 
     def _record(self, schema: Mapping[str, Any]) -> Converter:
         plans = self.plans(schema)
@@ -115,13 +134,14 @@ class NamedTypes:
         def accept(value: Any) -> tuple[Typed, Plain]:
             if not isinstance(value, made):
                 raise ValueError(article)
-            accepted = [(plan.name, accept_at(plan.name, plan.converter, getattr(value, plan.name))) for plan in plans]
-            return made(**{name: typed for name, (typed, _) in accepted}), {
-                name: plain for name, (_, plain) in accepted
-            }
+            typed: dict[str, Typed] = {}
+            plain: dict[str, Plain] = {}
+            for name, converter, _ in plans:
+                typed[name], plain[name] = accept_at(name, converter, getattr(value, name))
+            return made_of(made, typed), plain
 
         def restore(plain: Plain) -> Typed:
-            return made(**{plan.name: plan.converter.restore(plain[plan.name]) for plan in plans})
+            return made_of(made, {plan.name: plan.converter.restore(plain[plan.name]) for plan in plans})
 
         return Converter(made, accept, restore)
 
@@ -217,6 +237,7 @@ def nullable(inner: Converter) -> Converter:
         inner.python_type | None,
         lambda value: (None, None) if value is None else accept(value),
         lambda plain: None if plain is None else restore(plain),
+        inner.shortcut,
     )
 
 
@@ -230,7 +251,8 @@ def _sequence(inner: Converter) -> Converter:
         return tuple(typed for typed, _ in both), [plain for _, plain in both]
 
     item_type: Any = inner.python_type
-    return Converter(tuple[item_type, ...], accept, lambda plain: tuple(map(inner.restore, plain)))
+    empty = Shortcut("type({value}) is tuple and not {value}", plain="[]")
+    return Converter(tuple[item_type, ...], accept, lambda plain: tuple(map(inner.restore, plain)), empty)
 
 
 def _mapping(inner: Converter) -> Converter:
@@ -238,14 +260,17 @@ def _mapping(inner: Converter) -> Converter:
         if type(value) is dict:
             if not value:
                 return {}, {}
-            if inner is _DOUBLE and holds_finite_floats(value) and _has_plain_names(value):
+            if inner is _DOUBLE and _PLAIN_NAMES[tuple(value)] and _holds_finite_floats(value):
                 typed = value.copy()
                 return typed, typed
         return _accept_mapping(inner, value)
 
     item_type: Any = inner.python_type
     return Converter(
-        dict[str, item_type], accept, lambda plain: {name: inner.restore(item) for name, item in plain.items()}
+        dict[str, item_type],
+        accept,
+        lambda plain: {name: inner.restore(item) for name, item in plain.items()},
+        Shortcut("type({value}) is dict and not {value}", plain="{{}}", typed="{{}}"),
     )
 
 
@@ -260,30 +285,44 @@ def _accept_mapping(inner: Converter, value: Any) -> tuple[Typed, Plain]:
     return typed, plain
 
 
-def holds_finite_floats(values: Mapping[Any, Any]) -> bool:
+def _holds_finite_floats(values: Mapping[Any, Any]) -> bool:
     """Whether all values are floats and finite. A quick look: False may also mean that their sum is not finite."""
     return _FLOATS.issuperset(map(type, values.values())) and math.isfinite(sum(values.values()))
 
 
-def _has_plain_names(values: Mapping[Any, Any]) -> bool:
+def _are_plain(names: tuple[Any, ...]) -> bool:
     try:
-        names = "".join(values)
+        text = "".join(names)
     except TypeError:
         return False
-    return names.isascii() and "\x00" not in names
+    return text.isascii() and "\x00" not in text
 
 
+_PLAIN_NAMES = Remembered(_are_plain, limit=256)
 _FLOATS = frozenset((float,))
 _LISTS = frozenset((list, tuple))
-_DOUBLE = Converter(float, _accept_double, _same)
+_TEXT_AS_IS = Shortcut("type({value}) is str and {value}.isprintable()")
+_DOUBLE_AS_IS = Shortcut("type({value}) is float and isfinite({value})", names={"isfinite": math.isfinite})
+_BOOLEAN_AS_IS = Shortcut("type({value}) is bool")
+_TIME_AS_IS = Shortcut(
+    "type({value}) is datetime and {value}.tzinfo is UTC and EARLIEST_US <= (us := ({value} - EPOCH) // US) <= LATEST_US",
+    plain="us",
+    names={
+        "datetime": datetime, "UTC": UTC, "EPOCH": times.EPOCH, "US": times.MICROSECOND,
+        "EARLIEST_US": times.EARLIEST_US, "LATEST_US": times.LATEST_US,
+    },
+)  # fmt: skip
+_DOUBLE = Converter(float, _accept_double, _same, _DOUBLE_AS_IS)
 _PRIMITIVES = {
-    "string": Converter(str, _accept_text, _same),
+    "string": Converter(str, _accept_text, _same, _TEXT_AS_IS),
     "double": _DOUBLE,
-    "boolean": Converter(bool, _accept_boolean, _same),
-    "int": Converter(int, _accept_integer(32), _same),
+    "boolean": Converter(bool, _accept_boolean, _same, _BOOLEAN_AS_IS),
+    "int": Converter(
+        int, _accept_integer(32), _same, Shortcut("type({value}) is int and -0x80000000 <= {value} < 0x80000000")
+    ),
     "long": Converter(int, _accept_integer(64), _same),
 }
 _LOGICAL = {
     "decimal": Converter(Decimal, _accept_decimal, decimals.to_decimal),
-    "timestamp-micros": Converter(datetime, _accept_time, times.to_datetime),
+    "timestamp-micros": Converter(datetime, _accept_time, times.to_datetime, _TIME_AS_IS),
 }

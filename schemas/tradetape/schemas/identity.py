@@ -11,7 +11,8 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -19,24 +20,28 @@ import msgspec
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "events.tradetape")
 _encode = msgspec.json.Encoder().encode
 _SEED = hashlib.sha1(NAMESPACE.bytes, usedforsecurity=False)
+_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
+"""The digit with its upper two bits set to 10 (RFC 9562, 4.1)."""
 
 
-def natural_key(record: str, parts: Sequence[str]) -> Callable[[Mapping[str, Any]], str]:
-    """The event_id of plain fields as a function.
+def natural_key(
+    record: str, parts: Sequence[str], *, booleans: Collection[str] = ()
+) -> Callable[[Mapping[str, Any]], str]:
+    """The event_id of plain fields as a function; `booleans` names those that are True or False.
 
     A part names a field. "a|b" is a where a is set, else b; a field that is True stands as its own name, so
     "is_final|event_time" gives all finished bars of one open time one id, and each unfinished state its own.
     """
     choices = [part.split("|") for part in parts]
-    first_names = [names[0] for names in choices]
-    alternatives = [(place, names) for place, names in enumerate(choices, 1) if len(names) > 1]
+    # One more than the parts: the first makes room for the record's name, and a tuple of what may be one part.
+    firsts = itemgetter(choices[0][0], *(names[0] for names in choices))
+    chosen = [(place, names) for place, names in enumerate(choices, 1) if len(names) > 1 or names[0] in booleans]
 
     def event_id(fields: Mapping[str, Any]) -> str:
-        key = [record, *map(fields.__getitem__, first_names)]
-        for place, names in alternatives:
+        key = list(firsts(fields))
+        key[0] = record
+        for place, names in chosen:
             key[place] = _first_set(fields, names)
-        if True in key or False in key:
-            key[1:] = [_first_set(fields, names) for names in choices]
         return uuid5_text(_encode(key))
 
     return event_id
@@ -57,8 +62,7 @@ def uuid5_text(name: bytes) -> str:
     digest = _SEED.copy()
     digest.update(name)
     text = digest.hexdigest()
-    variant = "89ab"[int(text[16], 16) & 3]
-    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
 
 
 def uuid7_text() -> str:

@@ -1,40 +1,43 @@
 """What a record demands beyond the types of its fields.
 
 `prepare` brings what a user may reasonably give to the form that the record wants; `check` refuses what cannot
-be true. Both see one record at a time and know no clock.
+be true. Both see one event at a time, its typed fields as attributes, and know no clock. `prepare` is given an event
+that is still being made, and changes it in place.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, MutableMapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from tradetape.schemas import names
+from msgspec.structs import force_setattr
+
+from tradetape.schemas import names, times
 from tradetape.schemas.errors import NameRefused
 from tradetape.schemas.fields import FieldRefused
+from tradetape.schemas.remembered import Remembered
 
 
-def prepare_indicators(given: MutableMapping[str, Any]) -> None:
+def prepare_indicators(event: Any) -> None:
     """Bring indicator names to one spelling; move values that are no number yet from `values` to `invalid`."""
-    values = given["values"]
-    if type(values) is dict and not given["invalid"] and _are_finite(values) and _is_canonical(tuple(values)):
+    values, invalid = event.values, event.invalid
+    if type(values) is dict and not invalid and _CANONICAL[tuple(values)] and _are_finite(values):
         return
     values = _renamed(values, "values")
     missing = [name for name, value in values.items() if value is None or _is_not_finite(value)]
     if missing:
         values = {name: value for name, value in values.items() if name not in missing}
-    given["values"] = values
-    if missing or given["invalid"]:
-        listed = [_indicator(name, "invalid") for name in given["invalid"]]
-        given["invalid"] = sorted({*missing, *listed})
+    force_setattr(event, "values", values)
+    if missing or invalid:
+        listed = [_indicator(name, "invalid") for name in invalid]
+        force_setattr(event, "invalid", sorted({*missing, *listed}))
 
 
-def prepare_signal(given: MutableMapping[str, Any]) -> None:
+def prepare_signal(event: Any) -> None:
     """Bring the names of the indicator snapshot to one spelling."""
-    if given["indicators"]:
-        given["indicators"] = _renamed(given["indicators"], "indicators")
+    if event.indicators:
+        force_setattr(event, "indicators", _renamed(event.indicators, "indicators"))
 
 
 def _are_finite(values: Mapping[str, Any]) -> bool:
@@ -45,13 +48,16 @@ def _are_finite(values: Mapping[str, Any]) -> bool:
         return False
 
 
-@lru_cache(maxsize=256)
-def _is_canonical(indicators: tuple[Any, ...]) -> bool:
-    """Whether the names need no other spelling: a bot gives the same ones with every update."""
+def _are_canonical(indicators: tuple[Any, ...]) -> bool:
+    """Whether the names need no other spelling."""
     try:
         return all(isinstance(name, str) and names.normalise_indicator(name) == name for name in indicators)
     except NameRefused:
         return False
+
+
+_CANONICAL = Remembered(_are_canonical, limit=256)
+"""A bot gives the same names with every update."""
 
 
 def _renamed(values: Any, field: str) -> dict[str, Any]:
@@ -79,31 +85,30 @@ def _is_not_finite(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-def check_candle(typed: Mapping[str, Any]) -> None:
+def check_candle(event: Any) -> None:
     """A bar has its length, its high on top and its low below, and no negative volume."""
-    low, high = typed["low"], typed["high"]
+    low, high = event.low, event.high
     for field in ("open", "close"):
-        if not low <= typed[field] <= high:
-            raise FieldRefused(field, typed[field], f"must lie between low {low} and high {high}")
-    if typed["volume"] < 0:
-        raise FieldRefused("volume", typed["volume"], "must not be negative")
-    length_us = round((typed["close_time"] - typed["open_time"]).total_seconds() * 1_000_000)
-    timeframe = typed["timeframe"]
+        if not low <= getattr(event, field) <= high:
+            raise FieldRefused(field, getattr(event, field), f"must lie between low {low} and high {high}")
+    if event.volume < 0:
+        raise FieldRefused("volume", event.volume, "must not be negative")
+    length_us = (event.close_time - event.open_time) // times.MICROSECOND
+    timeframe = event.timeframe
     if length_us <= 0 or (names.has_fixed_length(timeframe) and length_us != names.timeframe_us(timeframe)):
         rule = f"must be open_time + {timeframe}: the end of a bar is exclusive (venues that report …59.999 mean the next full second)"
-        raise FieldRefused("close_time", typed["close_time"], rule)
+        raise FieldRefused("close_time", event.close_time, rule)
 
 
-def check_signal(typed: Mapping[str, Any]) -> None:
+def check_signal(event: Any) -> None:
     """Confidence is a probability, and an unknown price is no price."""
-    confidence = typed["confidence"]
+    confidence = event.confidence
     if confidence is not None and not 0 <= confidence <= 1:
         raise FieldRefused("confidence", confidence, "must be a probability between 0 and 1")
-    if typed["reference_price"] == 0:
+    if event.reference_price == 0:
         raise FieldRefused("reference_price", 0, "must be None when unknown, never 0")
 
 
-Prepare = Callable[[MutableMapping[str, Any]], None]
-Check = Callable[[Mapping[str, Any]], None]
-PREPARE: dict[str, Prepare] = {"IndicatorUpdate": prepare_indicators, "TradeSignal": prepare_signal}
-CHECK: dict[str, Check] = {"Candle": check_candle, "TradeSignal": check_signal}
+Rule = Callable[[Any], None]
+PREPARE: dict[str, Rule] = {"IndicatorUpdate": prepare_indicators, "TradeSignal": prepare_signal}
+CHECK: dict[str, Rule] = {"Candle": check_candle, "TradeSignal": check_signal}

@@ -15,20 +15,20 @@ EARLIEST_US = 1_230_940_800 * SECOND_US
 """2009-01-03: no market that this tape speaks of is older; an earlier time is a wrong unit."""
 LATEST_US = 4_102_444_800 * SECOND_US
 """2100-01-01: a later time of any kind is a wrong unit."""
-_MICROSECOND = timedelta(microseconds=1)
+MICROSECOND = timedelta(microseconds=1)
 _UNITS = (("seconds", SECOND_US), ("milliseconds", 1_000))
 
 
 def from_datetime(value: object) -> int:
     """Microseconds of an aware datetime. Raises ValueError with the broken rule as its text."""
     if type(value) is datetime and value.tzinfo is UTC:
-        return (value - EPOCH) // _MICROSECOND
+        return (value - EPOCH) // MICROSECOND
     if not isinstance(value, datetime):
         hint = f" ({found})" if isinstance(value, (int, float)) and (found := _unit_of_number(value)) else ""
         raise ValueError(f"must be an aware datetime, not {type(value).__name__}{hint}")
     if value.tzinfo is None or value.utcoffset() is None:
         raise ValueError("must be an aware datetime: give it a tzinfo, such as datetime.now(UTC)")
-    return (value - EPOCH) // _MICROSECOND
+    return (value - EPOCH) // MICROSECOND
 
 
 def to_datetime(micros: int) -> datetime:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Self, TypeVar, cast
 
+from tradetape.producers.codecs import codec_of
 from tradetape.producers.connection import KafkaSettings
 from tradetape.producers.settings import Settings, load
 from tradetape.schemas import CATALOGUE, Catalogue, Codec, DecodeError, Event, EventType, times
@@ -37,18 +38,25 @@ class Tape:
     dead letters.
     """
 
-    def __init__(self, *, kafka: KafkaSettings, catalogue: Catalogue = CATALOGUE, run_bytes: int = RUN_BYTES) -> None:
+    def __init__(
+        self,
+        *,
+        kafka: KafkaSettings,
+        catalogue: Catalogue = CATALOGUE,
+        codec: Codec | None = None,
+        run_bytes: int = RUN_BYTES,
+    ) -> None:
         self.catalogue = catalogue
         self.undecodable: Counter[str] = Counter()
-        self._codec = Codec(catalogue)
+        self._codec = codec or Codec(catalogue)
         self._reader = TopicReader(kafka)
         self._run_bytes = run_bytes
 
     @classmethod
     def from_env(cls, settings: Settings | None = None) -> Self:
-        """The tape that the environment names. Raises SettingsError."""
+        """The tape that the environment names. Raises SettingsError, and RegistryError as codec_of does."""
         settings = settings or load()
-        return cls(kafka=KafkaSettings.of(settings), catalogue=settings.catalogue())
+        return cls(kafka=KafkaSettings.of(settings), catalogue=settings.catalogue(), codec=codec_of(settings))
 
     def read(
         self,

@@ -22,7 +22,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add the command."""
     doctor = commands.add_parser(
         "doctor", help="what is reachable, and what mends the rest", formatter_class=_RAW,
-        description="Check Kafka, Redis, PostgreSQL and the installed packages. Changes nothing. Exit code 0 when all "
+        description="Check Kafka, Redis, PostgreSQL, a schema registry and the packages. Changes nothing. Exit code 0 when all "
         "is well, 3 when a service cannot be reached, 1 for other faults.",
         epilog="example:\n  tradetape doctor --json",
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,14 @@ from tradetape.console import exit_codes
 if TYPE_CHECKING:
     from tradetape.schemas import EventType
     from tradetape.schemas.check import Package
+    from tradetape.schemas.registry import Pushed
 
 _RAW = argparse.RawDescriptionHelpFormatter
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands of the schemas."""
-    schemas = commands.add_parser("schemas", help="the events' schemas: list, check, release")
+    schemas = commands.add_parser("schemas", help="the events' schemas: list, check, release, register")
     actions = schemas.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = actions.add_parser(
         "list", help="every record with its topic, version and fields", formatter_class=_RAW,
@@ -41,6 +43,15 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         epilog="example:\n  tradetape schemas freeze",
     )  # fmt: skip
     freeze.set_defaults(run=_freeze)
+    push = actions.add_parser(
+        "push", help="register what the schema registry lacks", formatter_class=_RAW,
+        description="Register every released version that the registry of SCHEMA_REGISTRY_URL lacks, under the subjects\n"
+        "<topic>-value, with compatibility FULL_TRANSITIVE. Harmless to repeat. Producers never register.\n"
+        "Exits 4 when the registry refuses a version.",
+        epilog="examples:\n  tradetape schemas push --dry-run\n  TRADETAPE_TOPIC_PREFIX=desk7. tradetape schemas push",
+    )  # fmt: skip
+    push.add_argument("--dry-run", action="store_true", help="only print what would be registered")
+    push.set_defaults(run=_push)
     stubs = actions.add_parser(
         "stubs", help="write events.pyi from the schemas", formatter_class=_RAW,
         epilog="example:\n  tradetape schemas stubs",
@@ -103,6 +114,30 @@ def _freeze(_: argparse.Namespace) -> int:
     if not changed:
         print("Nothing to release: every schema is its last released version.")
     return exit_codes.OK
+
+
+def _push(args: argparse.Namespace) -> int:
+    from tradetape.console.environment import settings
+    from tradetape.console.registration import register_all
+
+    code = exit_codes.OK
+    new = 0
+    for subject, pushed, refusal in register_all(settings(), dry_run=args.dry_run):
+        for one in pushed:
+            new += not one.was_there
+            print(f"{subject:<36} v{one.number:<3} {_told(one)}")
+        if refusal is not None:
+            code = exit_codes.BAD_DATA
+            print(f"{subject:<36} refused: {refusal}")
+    what = f"{new} versions {'would be registered' if args.dry_run else 'registered'}"
+    print(f"{what if new else 'Nothing to register'}.", file=sys.stderr)
+    return code
+
+
+def _told(pushed: Pushed) -> str:
+    if pushed.schema_id is None:
+        return "would be registered"
+    return f"id {pushed.schema_id:<10} {'there already' if pushed.was_there else 'new'}"
 
 
 def _stubs(_: argparse.Namespace) -> int:

@@ -11,14 +11,18 @@ from tradetape.console import exit_codes
 
 _RAW = argparse.RawDescriptionHelpFormatter
 
+_SERVICES = "Kafka, PostgreSQL and Redis (the first start fetches Kafka, about 45 MB)"
+_REGISTRY_TOO = "Kafka, PostgreSQL, Redis and Apicurio Registry (the first start fetches about 205 MB)"
+
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands of the local stack."""
     up = commands.add_parser(
         "up", help="start a Kafka, a PostgreSQL and a Redis of your own", formatter_class=_RAW,
         description="Start the local stack and print the environment that leads to it. Harmless when it runs.",
-        epilog='example:\n  eval "$(tradetape up)"',
+        epilog='examples:\n  eval "$(tradetape up)"\n  tradetape up --registry',
     )  # fmt: skip
+    up.add_argument("--registry", action="store_true", help="a schema registry too; `tradetape schemas push` fills it")
     up.set_defaults(run=_up)
     down = commands.add_parser(
         "down", help="stop them", formatter_class=_RAW, epilog="example:\n  tradetape down --wipe"
@@ -33,19 +37,19 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     logs = commands.add_parser(
         "logs", help="the log of a service", formatter_class=_RAW, epilog="example:\n  tradetape logs kafka -n 50"
     )
-    logs.add_argument("service", choices=("kafka", "postgres", "redis"))
+    logs.add_argument("service", choices=("kafka", "postgres", "redis", "registry"))
     logs.add_argument(
         "-n", type=int, default=30, metavar="LINES", help="how many of its last lines (default: %(default)s)"
     )
     logs.set_defaults(run=_logs)
 
 
-def _up(_: argparse.Namespace) -> int:
+def _up(args: argparse.Namespace) -> int:
     from tradetape.console.local.stack import LocalStack
 
     stack = LocalStack()
-    print("Starting Kafka, PostgreSQL and Redis (the first start fetches Kafka, about 45 MB) …", file=sys.stderr)
-    _print_exports(stack.up())
+    print(f"Starting {_REGISTRY_TOO if args.registry else _SERVICES} …", file=sys.stderr)
+    _print_exports(stack.up(registry=args.registry))
     return exit_codes.OK
 
 
@@ -84,6 +88,7 @@ def _logs(args: argparse.Namespace) -> int:
 
     log = Places(home=default_home(), cache=default_cache()).log(args.service)
     if not log.exists():
-        raise StackError(f"{args.service} has no log yet; start it with `tradetape up`")
+        option = " --registry" if args.service == "registry" else ""
+        raise StackError(f"{args.service} has no log yet; start it with `tradetape up{option}`")
     print("\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-args.n :]))
     return exit_codes.OK

@@ -47,6 +47,7 @@ def _tail(args: argparse.Namespace) -> int:
     from tradetape.console.environment import settings as effective_settings
     from tradetape.console.record_text import RecordText
     from tradetape.console.topic_tail import Selection, TopicTail, place, topic_named
+    from tradetape.producers.codecs import codec_of
     from tradetape.producers.connection import KafkaSettings
 
     settings = effective_settings()
@@ -59,7 +60,7 @@ def _tail(args: argparse.Namespace) -> int:
         follow=args.follow,
     )
     is_for_people = sys.stdout.isatty() and not args.json
-    text = RecordText(catalogue)
+    text = RecordText(codec_of(settings))
     with TopicTail(KafkaSettings.of(settings)) as tail:
         show = text.line if is_for_people else text.document
         for record in tail.records(selection):

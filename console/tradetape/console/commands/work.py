@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tradetape.producers.connection import KafkaSettings
     from tradetape.producers.settings import Settings
-    from tradetape.schemas import Catalogue
+    from tradetape.schemas import Catalogue, Codec
     from tradetape.streams.dead_letters import KafkaDeadLetters
     from tradetape.streams.progress import Progress
 
@@ -53,12 +53,14 @@ def _state(args: argparse.Namespace) -> int:
     from tradetape.streams.state.store import StateStore
     from tradetape.streams.worker import Engine, run_worker
 
-    settings, kafka, catalogue = _composed()
-    progress, dead_letters = _parts("state", kafka, catalogue)
+    settings, kafka, codec = _composed()
+    progress, dead_letters = _parts("state", kafka, codec.catalogue)
     store = StateStore.from_url(settings.required("REDIS_URL"), prefix=settings.redis_prefix)
     # A Redis that is new or was flushed is filled again from the tape, unless other workers of the group are at work.
     is_filled = store.is_filled() or forget_offsets(kafka, args.group)
-    processor = CurrentState(catalogue=catalogue, store=store, dead_letters=dead_letters, may_mark=is_filled)
+    processor = CurrentState(
+        catalogue=codec.catalogue, codec=codec, store=store, dead_letters=dead_letters, may_mark=is_filled
+    )
     engine: Engine
     if args.engine == "faust":
         from tradetape.streams.engines.faust import FaustEngine
@@ -85,11 +87,12 @@ def _history(args: argparse.Namespace) -> int:
     from tradetape.streams.groups import TopicIds
     from tradetape.streams.worker import run_worker
 
-    settings, kafka, catalogue = _composed()
-    progress, dead_letters = _parts("history", kafka, catalogue)
+    settings, kafka, codec = _composed()
+    progress, dead_letters = _parts("history", kafka, codec.catalogue)
     sink = HistorySink(
         dsn=settings.required("DATABASE_URL"),
-        catalogue=catalogue,
+        catalogue=codec.catalogue,
+        codec=codec,
         dead_letters=dead_letters,
         topic_uuid=TopicIds(kafka),
     )
@@ -106,14 +109,15 @@ def _history(args: argparse.Namespace) -> int:
     return run_worker(engine, name="history", close=close)
 
 
-def _composed() -> tuple[Settings, KafkaSettings, Catalogue]:
+def _composed() -> tuple[Settings, KafkaSettings, Codec]:
     from tradetape.console.environment import settings as effective_settings
+    from tradetape.producers.codecs import codec_of
     from tradetape.producers.connection import KafkaSettings
     from tradetape.streams import logs
 
     settings = effective_settings()
     logs.configure(level=settings.log_level, style=settings.log_format)
-    return settings, KafkaSettings.of(settings), settings.catalogue()
+    return settings, KafkaSettings.of(settings), codec_of(settings)
 
 
 def _parts(name: str, kafka: KafkaSettings, catalogue: Catalogue) -> tuple[Progress, KafkaDeadLetters]:

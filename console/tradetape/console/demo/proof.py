@@ -14,7 +14,7 @@ from tradetape.console.demo.reconciliation import RecordLine, reconcile_record
 from tradetape.console.demo.rows import Journal
 from tradetape.console.demo.state_reconciliation import StateLine, reconcile_state
 from tradetape.console.demo.topic_content import Place, TopicContent, contents_of, dead_letter_places
-from tradetape.schemas import Catalogue, Codec
+from tradetape.schemas import Codec
 from tradetape.streams.state.keys import Keys
 from tradetape.streams.topic_reader import Offsets, TopicReader
 
@@ -43,9 +43,9 @@ class Prover:
     """Reads the three services as a stranger would."""
 
     def __init__(
-        self, *, catalogue: Catalogue, reader: TopicReader, history: psycopg.Connection, state: redis.Redis, keys: Keys
+        self, *, codec: Codec, reader: TopicReader, history: psycopg.Connection, state: redis.Redis, keys: Keys
     ) -> None:
-        self._catalogue = catalogue
+        self._codec = codec
         self._reader = reader
         self._history = history
         self._state = state
@@ -64,17 +64,17 @@ class Prover:
             for content in contents.values()
             if content.id_at or content.unreadable or emitted.get(content.event_type.record)
         )
-        expected = expected_hashes(contents.values(), Codec(self._catalogue), self._keys)
+        expected = expected_hashes(contents.values(), self._codec, self._keys)
         state = reconcile_state(expected, find_hashes(self._state, self._keys, venue))
         return Proof(records=lines, state=state, journal=rows.newest_signal(self._history, venue))
 
     def _read_tape(
         self, venue: str, starts: Offsets, ends: Offsets
     ) -> tuple[dict[str, TopicContent], Mapping[str, set[Place]]]:
-        contents = contents_of(self._catalogue, venue)
+        contents = contents_of(self._codec, venue)
         letters = []
         for record in self._reader.read(starts, ends):
-            if record.topic == self._catalogue.dead_letters_topic:
+            if record.topic == self._codec.catalogue.dead_letters_topic:
                 letters.append(record)
             else:
                 contents[record.topic].add(record)

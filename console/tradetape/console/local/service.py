@@ -88,8 +88,9 @@ class Service(ABC):
         # One that runs on a port that nobody knows, since the book was lost, holds the data that is opened next.
         self.down()
         if self._child is not None:
-            # Killed from outside it stays our zombie, and PostgreSQL takes its pid for that of a running server.
-            process.reap(self._child)
+            # Killed from outside it stays our zombie: PostgreSQL takes its pid for that of a running server, and it
+            # holds its port until its last thread is gone.
+            process.await_end(self._child)
         port = self.ports.choose(self.name, self._preferred)
         self.prepare(port)
         self._child = process.start(

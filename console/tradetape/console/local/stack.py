@@ -17,6 +17,7 @@ from tradetape.console.local.places import HOME_VARIABLE, Places, default_cache,
 from tradetape.console.local.ports import PortBook
 from tradetape.console.local.postgres import Postgres
 from tradetape.console.local.redis import Redis
+from tradetape.console.local.registry import Registry
 from tradetape.console.local.service import Service
 
 RUN_MODE = {"TRADETAPE_RUN_MODE": "PAPER"}
@@ -40,18 +41,19 @@ class LocalStack:
         self.places = Places(home=home or default_home(), cache=cache or default_cache())
         book = PortBook(self.places.home / "ports.json")
         self.services: tuple[Service, ...] = tuple(
-            kind(self.places, book, fixed_ports=fixed_ports) for kind in (Kafka, Postgres, Redis)
+            kind(self.places, book, fixed_ports=fixed_ports) for kind in (Kafka, Postgres, Redis, Registry)
         )
 
-    def up(self) -> dict[str, str]:
+    def up(self, *, registry: bool = False) -> dict[str, str]:
         """Start what does not run, side by side, and wait until all answer; the environment of clients.
 
-        Raises StackError.
+        The schema registry is started only with `registry`; one that runs is left alone. Raises StackError.
         """
         self.places.make()
+        wanted = [one for one in self.services if registry or not isinstance(one, Registry)]
         try:
-            with self._lock(), ThreadPoolExecutor(len(self.services)) as pool:
-                list(pool.map(lambda service: service.up(), self.services))
+            with self._lock(), ThreadPoolExecutor(len(wanted)) as pool:
+                list(pool.map(lambda service: service.up(), wanted))
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StackError(

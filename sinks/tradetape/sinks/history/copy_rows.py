@@ -8,15 +8,18 @@ Format: PostgreSQL manual, COPY, "Binary Format"; numeric as in src/backend/util
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from itertools import islice
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
 
-from tradetape.schemas import decimals, times
+from tradetape.schemas import decimals, generated, times
+from tradetape.schemas.packing import doubles_between
+from tradetape.schemas.remembered import Remembered
 
 HEADER = b"PGCOPY\n\xff\r\n\x00" + struct.pack(">ii", 0, 0)
 TRAILER = struct.pack(">h", -1)
@@ -28,6 +31,7 @@ ROWS_A_PIECE = 250
 """So few are encoded before the database gets to work, so many that handing them over costs little."""
 
 Encode = Callable[[Any], bytes]
+Pick = Callable[[Mapping[str, float]], Sequence[float]]
 _json = msgspec.json.Encoder(decimal_format="string").encode
 _int64 = struct.Struct(">iq").pack
 _length = struct.Struct(">i").pack
@@ -82,30 +86,16 @@ _NUMERICS = [struct.Struct(f">ihhHH{count}h").pack for count in range(11)]
 _DECIMAL_END = 10**decimals.PRECISION
 
 
-TEXTS_REMEMBERED = 4_096
-LONGEST_REMEMBERED_BYTES = 64
+def _text(value: str) -> bytes:
+    raw = value.encode()
+    return _length(len(raw)) + raw
 
 
-class _Texts(dict[str, bytes]):
-    """What texts become, remembered: the names of sources, venues and symbols come back in row after row."""
-
-    def __missing__(self, value: str) -> bytes:
-        raw = value.encode()
-        encoded = _length(len(raw)) + raw
-        if len(raw) <= LONGEST_REMEMBERED_BYTES:
-            if len(self) >= TEXTS_REMEMBERED:
-                # Ids of events fill it, and none of them comes back.
-                self.clear()
-            self[value] = encoded
-        return encoded
+text: Encode = Remembered(_text, limit=4_096).__getitem__
+"""A text with its length, remembered: the names of sources, venues and symbols come back in row after row."""
 
 
-text: Encode = _Texts().__getitem__
-"""A text with its length."""
-
-
-def uuid(value: str) -> bytes:
-    """A uuid with its length. Raises ValueError for what is none."""
+def _uuid(value: str) -> bytes:
     encoded = bytes.fromhex(value.replace("-", ""))
     if len(encoded) != 16:
         raise ValueError(f"{value!r} is not a UUID")
@@ -113,6 +103,8 @@ def uuid(value: str) -> bytes:
 
 
 _UUID_LENGTH = _length(16)
+uuid: Encode = Remembered(_uuid, limit=4_096).__getitem__
+"""A uuid with its length, remembered: a run's comes back in each of its rows, an event's as its correlation_id."""
 
 
 def timestamptz(micros: int) -> bytes:
@@ -159,25 +151,46 @@ class DoubleColumns:
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = tuple(names)
+        self._layouts = Remembered(self._layout, limit=256)
 
     def encode(self, values: Mapping[str, float]) -> bytes:
         """The columns' values, one behind the other."""
-        get = values.get
-        return b"".join([NULL if (value := get(name)) is None else float8(value) for name in self._names])
+        pick, pack = self._layouts[tuple(values)]
+        encoded: bytes = pack(pick(values))
+        return encoded
+
+    def _layout(self, given: tuple[str, ...]) -> tuple[Pick, Callable[[Iterable[float]], bytes]]:
+        """What takes our columns' values from a map of these names, and what packs them."""
+        present, heads, before = [], [], b""
+        for name in self._names:
+            if name in given:
+                present.append(name)
+                heads.append(before + _DOUBLE_LENGTH)
+                before = b""
+            else:
+                before += NULL
+        pick: Pick = itemgetter(*present) if len(present) > 1 else lambda values: [values[name] for name in present]
+        return pick, doubles_between(heads, before, order=">")
+
+
+_DOUBLE_LENGTH = _length(8)
 
 
 class RowEncoder:
     """Encodes rows of one table: `parts` in the order of the columns, each a field of the event and its encoder.
 
-    `columns` is how many they fill, where one of them fills several.
+    `columns` is how many they fill, where one of them fills several; `table` names it in tracebacks.
     """
 
-    def __init__(self, parts: Sequence[tuple[str, Encode]], *, columns: int | None = None) -> None:
-        self._parts = tuple(parts)
-        self._count = struct.pack(">h", len(self._parts) if columns is None else columns)
+    encode: Callable[[Mapping[str, Any]], bytes]
+    """One row of an event's values. Raises ValueError, struct.error and UnicodeError for what its column cannot hold."""
 
-    def encode(self, values: Mapping[str, Any]) -> bytes:
-        """One row. Raises ValueError, struct.error and UnicodeError for a value that its column cannot hold."""
-        return self._count + b"".join(
-            [NULL if (value := values[name]) is None else encode(value) for name, encode in self._parts]
-        )
+    def __init__(self, parts: Sequence[tuple[str, Encode]], *, columns: int | None = None, table: str = "") -> None:
+        names = {f"encode_{place}": encode for place, (_, encode) in enumerate(parts)}
+        count = struct.pack(">h", len(parts) if columns is None else columns)
+        pieces = [
+            f"        NULL if (value := values[{field!r}]) is None else encode_{place}(value),"
+            for place, (field, _) in enumerate(parts)
+        ]
+        lines = ["def encode(values):", "    return b''.join((", "        COUNT,", *pieces, "    ))"]
+        self.encode = generated.function("encode", lines, {**names, "NULL": NULL, "COUNT": count}, about=table)

@@ -67,6 +67,7 @@ class HistorySink:
         catalogue: Catalogue,
         dead_letters: DeadLetters,
         topic_uuid: Callable[[str], str],
+        codec: Codec | None = None,
         name: str = "history",
         offsets: Offsets | None = None,
         schema: str = SCHEMA,
@@ -76,7 +77,7 @@ class HistorySink:
         self.counts: Counter[str] = Counter()
         self._event_types = {catalogue.topic_name(one): one for one in catalogue}
         self._dsn = dsn
-        self._codec = Codec(catalogue)
+        self._codec = codec or Codec(catalogue)
         self._dead_letters = dead_letters
         self._offsets = offsets or Offsets(name, topic_uuid)
         self._schema = schema

@@ -78,7 +78,8 @@ class HistoryTable:
         # Others are left to their defaults: a table may be one version ahead of us.
         self.columns = tuple(name for name in facts.columns if name in filled)
         kinds = {name: facts.columns[name].kind for name in self.columns}
-        self._encoder = RowEncoder([*self._parts(kinds, fields, documents)], columns=len(self.columns))
+        parts = [*self._parts(kinds, fields, documents)]
+        self._encoder = RowEncoder(parts, columns=len(self.columns), table=self.name)
 
     def row(self, record: Record, plain: Values) -> bytes:
         """The row of an event in COPY's binary form. Raises ValueError, struct.error for what no column can hold."""

@@ -35,6 +35,7 @@ class CurrentState:
         catalogue: Catalogue,
         store: StateStore,
         dead_letters: DeadLetters,
+        codec: Codec | None = None,
         name: str = "state",
         may_mark: bool = True,
     ) -> None:
@@ -42,7 +43,7 @@ class CurrentState:
         self._may_mark = may_mark
         self.store = store
         self._dead_letters = dead_letters
-        self._codec = Codec(catalogue)
+        self._codec = codec or Codec(catalogue)
         self._projections = {
             catalogue.topic_name(catalogue.by_record(record)): _PROJECTIONS[record] for record in RECORDS
         }

@@ -1,0 +1,113 @@
+"""The codec of a process: with SCHEMA_REGISTRY_URL its events carry the registry's ids, else those of their content.
+
+The registry is asked once, at the start, and its answer is kept on disk, so that a bot also starts while the registry
+is away. What is kept is only what the registry said; it can be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tradetape.producers.errors import SettingsError
+from tradetape.producers.settings import Settings
+from tradetape.schemas import CATALOGUE, Catalogue, Codec
+from tradetape.schemas.avro_schema import Schema
+from tradetape.schemas.errors import RegistryUnreachable
+
+if TYPE_CHECKING:
+    from tradetape.schemas.registry import Registry
+
+logger = logging.getLogger("tradetape.producers")
+
+ANSWER_TIMEOUT_S = 2.5
+"""For all of a registry's answers together: a bot waits no longer for one that hangs."""
+
+_Found = dict[str, dict[int, Schema]]
+
+
+class _Kept(msgspec.Struct):
+    """The content of a file; the address is for people."""
+
+    registry: str
+    subjects: _Found
+
+
+def codec_of(settings: Settings, catalogue: Catalogue = CATALOGUE) -> Codec:
+    """The codec of the catalogue on this environment's topics.
+
+    Raises SettingsError for a damaged SCHEMA_REGISTRY_URL, NotRegistered when the registry lacks a schema,
+    RegistryRefused, and RegistryUnreachable when it is away and was never asked from this machine.
+    """
+    on_topics = settings.catalogue(catalogue)
+    if not settings.schema_registry_url:
+        return Codec(on_topics)
+    from tradetape.schemas.registry import trusted
+
+    found = _found(registry_of(settings, timeout_s=ANSWER_TIMEOUT_S), on_topics, cache=settings.cache)
+    return Codec(on_topics, registered=trusted(found, on_topics))
+
+
+def registry_of(settings: Settings, *, timeout_s: float) -> Registry:
+    """The registry that the environment names; nothing is asked yet. Raises SettingsError."""
+    # Here, since a bot without a registry needs none of it, and HTTP takes long to import.
+    from tradetape.schemas.registry import Registry
+
+    try:
+        return Registry(settings.required("SCHEMA_REGISTRY_URL"), timeout_s=timeout_s)
+    except ValueError as error:
+        raise SettingsError(f"SCHEMA_REGISTRY_URL {error}") from None
+
+
+def _found(registry: Registry, catalogue: Catalogue, *, cache: str | None) -> _Found:
+    from tradetape.schemas.registry import read
+
+    path = _kept_at(registry.address, catalogue.prefix, cache)
+    try:
+        with registry:
+            found = read(registry, catalogue)
+    except RegistryUnreachable as error:
+        kept = _read_kept(path)
+        if kept is None:
+            raise RegistryUnreachable(f"{error}; its ids were never kept here, so it is needed once") from error
+        logger.warning("%s; going on with the ids that it gave before", error)
+        return kept
+    _keep(path, _Kept(registry.address, found))
+    return found
+
+
+def _kept_at(address: str, prefix: str, cache: str | None) -> Path:
+    """One file for each registry and topic prefix."""
+    import platformdirs
+
+    folder = Path(cache) if cache else platformdirs.user_cache_path("tradetape")
+    return folder / "registries" / f"{hashlib.sha256(f'{address} {prefix}'.encode()).hexdigest()[:16]}.json"
+
+
+def _read_kept(path: Path) -> _Found | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Kept).subjects
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        logger.warning("passed over %s, which cannot be read: %s", path, error)
+        return None
+
+
+def _keep(path: Path, kept: _Kept) -> None:
+    """Write the file in one step: whoever reads it, and whatever ends us, it is whole."""
+    content = msgspec.json.encode(kept)
+    try:
+        if path.is_file() and path.read_bytes() == content:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(f".{os.getpid()}.new")
+        fresh.write_bytes(content)
+        fresh.replace(path)
+    except OSError as error:
+        logger.warning("cannot keep the ids of the schema registry in %s: %s", path, error)

@@ -1,0 +1,158 @@
+"""Writes records of one Avro schema by a function made for it: the bytes that fastavro writes, in a third of its time.
+
+`emit` owes its caller at most 1.25 times fastavro and produce, so what it checks has to be paid by writing faster.
+fastavro walks the schema for every event; here it is walked once and becomes a Python expression for each field. What
+keeps it honest is a test that compares the bytes of every record, and of one that holds every type, with fastavro's.
+Values are not checked: plain fields come from the stamper, or from a decoded record.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+from tradetape.schemas import generated
+from tradetape.schemas.avro_schema import Schema
+from tradetape.schemas.errors import CatalogueError
+from tradetape.schemas.packing import doubles_between
+from tradetape.schemas.remembered import Remembered
+
+Writer = Callable[[Mapping[str, Any]], bytes]
+_REMEMBERED_VALUES = 4_096
+_REMEMBERED_LAYOUTS = 256
+
+
+def compile_writer(schema: Schema, *, head: bytes = b"", repeated: Collection[str] = ()) -> Writer:
+    """A function from a record's plain fields to its bytes behind `head`.
+
+    `repeated` names fields that have the same few values again and again: their bytes are remembered. Raises
+    CatalogueError for a type that no event has.
+    """
+    source = _Source(repeated)
+    source.define(schema, "write", f"HEAD, {source.body(schema)}")
+    texts, longs = (Remembered(bytes_of, limit=_REMEMBERED_VALUES) for bytes_of in (_text, _long))
+    names = {**_NAMES, **source.names, "HEAD": head, "texts": texts, "longs": longs}
+    writer: Writer = generated.function("write", source.lines, names, about=schema["name"])
+    return writer
+
+
+class _Source:
+    """The text of a writer as it grows: a function for each record, an expression for each field."""
+
+    def __init__(self, repeated: Collection[str]) -> None:
+        self.lines: list[str] = []
+        self.names: dict[str, object] = {}
+        self._repeated = repeated
+        self._named: dict[str, Schema] = {}
+
+    def define(self, schema: Schema, name: str, pieces: str) -> None:
+        fields = [field["name"] for field in schema["fields"]]
+        self.lines += [f"def {name}(plain):", *(f"    {one}_ = plain[{one!r}]" for one in fields)]
+        self.lines += [f"    return b''.join(({pieces}))", ""]
+
+    def body(self, schema: Schema) -> str:
+        """The pieces of a record. A name of a field ends in _ here, so that it is neither a keyword nor a name of ours."""
+        self._named[schema["name"]] = schema
+        fields = schema["fields"]
+        return "".join(f"\n        {self._field(one)}," for one in fields) + "\n    "
+
+    def _field(self, field: Mapping[str, Any]) -> str:
+        simple = _REPEATED if field["name"] in self._repeated else _SIMPLE
+        return self.expression(field["type"], f"{field['name']}_", simple)
+
+    def expression(self, schema: Any, value: str, simple: Mapping[str, str]) -> str:
+        """The bytes of the variable `value` as an expression; `simple` has those of the types that hold no others."""
+        if isinstance(schema, list):
+            if len(schema) != 2 or schema[0] != "null":
+                raise CatalogueError(f"no event has a union such as {schema}; there is [null, type]")
+            return f"(b'\\0' if {value} is None else b'\\2' + {self.expression(schema[1], value, simple)})"
+        kind = schema["type"] if isinstance(schema, dict) else schema
+        if kind in simple:
+            return simple[kind].format(value=value)
+        if kind == "map":
+            return self._map(schema["values"], value)
+        if kind == "array":
+            items = f"b''.join([{self.expression(schema['items'], 'item', _SIMPLE)} for item in {value}])"
+            return f"(LENGTHS[len({value})] + {items} + b'\\0' if {value} else b'\\0')"
+        return self._of_name(schema, kind, value)
+
+    def _map(self, values: Any, value: str) -> str:
+        if values == "double":
+            return f"doubles({value})"
+        items = f"b''.join([text(key) + {self.expression(values, 'item', _SIMPLE)} for key, item in {value}.items()])"
+        return f"(LENGTHS[len({value})] + {items} + b'\\0' if {value} else b'\\0')"
+
+    def _of_name(self, schema: Any, kind: str, value: str) -> str:
+        """An enum or a record, written out here or named as it was before."""
+        if kind == "enum":
+            self._named[schema["name"]] = schema
+            symbols = {symbol: _long(place) for place, symbol in enumerate(schema["symbols"])}
+            self.names[f"symbols_{schema['name']}"] = symbols
+        elif kind == "record":
+            self.define(schema, f"write_{schema['name']}", self.body(schema))
+        named = schema if isinstance(schema, dict) else self._named.get(kind)
+        if named is None or named["type"] not in ("enum", "record"):
+            raise CatalogueError(f"no event has a type such as {schema}")
+        return f"symbols_{named['name']}[{value}]" if named["type"] == "enum" else f"write_{named['name']}({value})"
+
+
+_SIMPLE = {
+    "string": "LENGTHS[len(raw := {value}.encode())] + raw",
+    "bytes": "LENGTHS[len({value})] + {value}",
+    "double": "double({value})",
+    "boolean": "(b'\\1' if {value} else b'\\0')",
+    "int": "long({value})",
+    "long": "long({value})",
+}
+_REPEATED = {**_SIMPLE, "string": "texts[{value}]", "long": "longs[{value}]"}
+
+
+def _long(value: int) -> bytes:
+    """An integer as Avro has it: zig-zag, then 7 bits in each byte, the lowest first. An instant has 8 of them."""
+    rest = value << 1 if value >= 0 else ~(value << 1)
+    if rest < 1 << 28:
+        return _unsigned(rest)
+    # Its upper half changes every two minutes where it is an instant.
+    pairs = rest & 0x3FFF | (rest & 0xFFFC000) << 2
+    low = (pairs & 0x7F007F | (pairs & 0x3F803F80) << 1 | 0x80808080).to_bytes(4, "little")
+    high: bytes = _UPPER_HALVES[rest >> 28]
+    return low + high
+
+
+def _unsigned(rest: int) -> bytes:
+    if rest < 0x80:
+        return _BYTES[rest]
+    out = bytearray()
+    while rest >= 0x80:
+        out.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    out.append(rest)
+    return bytes(out)
+
+
+def _text(value: str) -> bytes:
+    raw = value.encode()
+    length: bytes = _LENGTHS[len(raw)]
+    return length + raw
+
+
+def _doubles(values: Mapping[str, float]) -> bytes:
+    """A map of doubles, packed in one step: a bot gives the same names with every update."""
+    if not values:
+        return b"\0"
+    packed: bytes = _LAYOUTS[tuple(values)](values.values())
+    return packed
+
+
+def _layout(names: tuple[str, ...]) -> Callable[[Iterable[float]], bytes]:
+    """What packs a map of these names."""
+    first, *others = [_text(name) for name in names]
+    return doubles_between([_LENGTHS[len(names)] + first, *others], b"\0", order="<")
+
+
+_BYTES = [bytes((value,)) for value in range(0x80)]
+_LENGTHS = Remembered(_long, limit=1_024)
+_UPPER_HALVES = Remembered(_unsigned, limit=1_024)
+_LAYOUTS = Remembered(_layout, limit=_REMEMBERED_LAYOUTS)
+_NAMES = {"LENGTHS": _LENGTHS, "long": _long, "double": struct.Struct("<d").pack, "text": _text, "doubles": _doubles}
