@@ -50,7 +50,7 @@ class Rig(TopicsRig):
 
     def left_s(self, prefix: str) -> dict[str, float]:
         """How long each of them lives."""
-        return {key: self.client.pttl(f"{prefix}:1:{key}") / 1_000 for key in self.state(prefix)}  # type: ignore[operator]
+        return {key: self.client.pttl(f"{prefix}:1:{key}") / 1_000 for key in self.state(prefix)}
 
 
 @pytest.fixture

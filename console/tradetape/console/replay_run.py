@@ -13,9 +13,9 @@ from typing import Self
 
 from tradetape.console.errors import UsageError
 from tradetape.console.record_text import RecordText
+from tradetape.producers.codecs import codec_of
 from tradetape.producers.connection import KafkaSettings
 from tradetape.producers.settings import Settings
-from tradetape.schemas import Codec
 from tradetape.schemas.stamping import wall_clock_us
 from tradetape.sinks.replay.pace import Pace
 from tradetape.sinks.replay.plan import (
@@ -49,8 +49,8 @@ class ReplayRun:
         self._settings = settings
         self._is_dry = is_dry
         self._kafka = KafkaSettings.of(settings)
-        self._catalogue = settings.catalogue()
-        self._codec = Codec(self._catalogue)
+        self._codec = codec_of(settings)
+        self._catalogue = self._codec.catalogue
         self._refusals = Refusals()
         self._opened = ExitStack()
         self._reader = self._opened.enter_context(closing(TopicReader(self._kafka)))
@@ -106,7 +106,7 @@ class ReplayRun:
         from tradetape.sinks.replay.targets.history import HistoryTarget
 
         return HistoryTarget(
-            dsn=self._settings.required("DATABASE_URL"), catalogue=self._catalogue, plan=self.plan,
+            dsn=self._settings.required("DATABASE_URL"), codec=self._codec, plan=self.plan,
             schema=self.plan.request.schema, refusals=self._refusals, is_resumed=is_resumed,
         )  # fmt: skip
 
@@ -115,9 +115,9 @@ class ReplayRun:
 
         request, url, live = self.plan.request, self._settings.required("REDIS_URL"), self._settings.redis_prefix
         if request.prefix is None:
-            return LiveStateTarget(url=url, catalogue=self._catalogue, prefix=live, refusals=self._refusals)
+            return LiveStateTarget(url=url, codec=self._codec, prefix=live, refusals=self._refusals)
         return PastStateTarget(
-            url=url, catalogue=self._catalogue, prefix=request.prefix, live_prefix=live,
+            url=url, codec=self._codec, prefix=request.prefix, live_prefix=live,
             at_us=request.at_us, now_us=wall_clock_us, refusals=self._refusals, is_resumed=is_resumed,
         )  # fmt: skip
 
@@ -125,7 +125,7 @@ class ReplayRun:
         from tradetape.sinks.replay.targets.topics import TopicsTarget
 
         return TopicsTarget(
-            kafka=self._kafka, catalogue=self._catalogue, codec=self._codec, plan=self.plan, run_id=run_id,
+            kafka=self._kafka, codec=self._codec, plan=self.plan, run_id=run_id,
             refusals=self._refusals,
         )  # fmt: skip
 
@@ -135,7 +135,7 @@ class ReplayRun:
             # On return it is out of our hands: a run that is resumed does not repeat it.
             sys.stdout.flush()
 
-        return LinesTarget(show=RecordText(self._catalogue).document, write_text=write_text)
+        return LinesTarget(show=RecordText(self._codec).document, write_text=write_text)
 
     def close(self) -> None:
         """Let go of every connection."""

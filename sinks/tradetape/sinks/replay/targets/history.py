@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import psycopg
 
-from tradetape.schemas import Catalogue
+from tradetape.schemas import Codec
 from tradetape.sinks.errors import ReplayRefused
 from tradetape.sinks.history.connection import connect, passing_errors
 from tradetape.sinks.history.migrate import migrate
@@ -51,18 +51,18 @@ class HistoryTarget:
     begins_anew = False
 
     def __init__(
-        self, *, dsn: str, catalogue: Catalogue, plan: Plan, schema: str | None, refusals: Refusals, is_resumed: bool
+        self, *, dsn: str, codec: Codec, plan: Plan, schema: str | None, refusals: Refusals, is_resumed: bool
     ) -> None:
         """Raises ReplayRefused, SchemaNameRefused."""
         if schema == SCHEMA:
             raise ReplayRefused(f"{SCHEMA} is the live schema: leave --schema out to fill its gaps")
         self._dsn = dsn
-        self._catalogue = catalogue
+        self._catalogue = codec.catalogue
         self._plan = plan
         self._schema = schema and checked(schema)
         self._is_resumed = is_resumed
         self._sink = HistorySink(
-            dsn=dsn, catalogue=catalogue, dead_letters=refusals, topic_uuid=str, name="replay",
+            dsn=dsn, catalogue=codec.catalogue, codec=codec, dead_letters=refusals, topic_uuid=str, name="replay",
             offsets=_NoOffsets(), schema=self._schema or SCHEMA,
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import redis
 
-from tradetape.schemas import Catalogue
+from tradetape.schemas import Codec
 from tradetape.sinks.errors import ReplayRefused
 from tradetape.sinks.replay.refusals import Refusals
 from tradetape.sinks.replay.targets.target import Difference
@@ -31,9 +31,9 @@ class LiveStateTarget:
 
     begins_anew = False
 
-    def __init__(self, *, url: str, catalogue: Catalogue, prefix: str, refusals: Refusals) -> None:
+    def __init__(self, *, url: str, codec: Codec, prefix: str, refusals: Refusals) -> None:
         self._store = StateStore.from_url(url, prefix=prefix)
-        self._processor = _processor(catalogue, self._store, refusals)
+        self._processor = _processor(codec, self._store, refusals)
 
     @property
     def counts(self) -> Counter[str]:
@@ -67,7 +67,7 @@ class PastStateTarget:
         self,
         *,
         url: str,
-        catalogue: Catalogue,
+        codec: Codec,
         prefix: str,
         live_prefix: str,
         at_us: int | None,
@@ -85,7 +85,7 @@ class PastStateTarget:
         self._client = connect(url)
         self._root = keys.root
         self._store = PastStore(self._client, live=live, past=keys, now_us=now_us)
-        self._processor = _processor(catalogue, self._store, refusals)
+        self._processor = _processor(codec, self._store, refusals)
 
     @property
     def counts(self) -> Counter[str]:
@@ -155,5 +155,7 @@ class PastStore(StateStore):
         self._newest.clear()
 
 
-def _processor(catalogue: Catalogue, store: StateStore, refusals: Refusals) -> CurrentState:
-    return CurrentState(catalogue=catalogue, store=store, dead_letters=refusals, name="replay", may_mark=False)
+def _processor(codec: Codec, store: StateStore, refusals: Refusals) -> CurrentState:
+    return CurrentState(
+        catalogue=codec.catalogue, codec=codec, store=store, dead_letters=refusals, name="replay", may_mark=False
+    )

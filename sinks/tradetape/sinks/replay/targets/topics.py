@@ -64,7 +64,6 @@ class TopicsTarget:
         self,
         *,
         kafka: KafkaSettings,
-        catalogue: Catalogue,
         codec: Codec,
         plan: Plan,
         run_id: str,
@@ -72,9 +71,9 @@ class TopicsTarget:
     ) -> None:
         """Raises ReplayRefused, SettingsError."""
         self.counts: Counter[str] = Counter()
-        self._topics = target_topics(plan, catalogue)
+        self._topics = target_topics(plan, codec.catalogue)
         self._plan = plan
-        self._catalogue = catalogue
+        self._catalogue = codec.catalogue
         self._codec = codec
         self._header = (HEADER, run_id.encode())
         self._refusals = refusals
