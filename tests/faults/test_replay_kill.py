@@ -119,6 +119,27 @@ def test_interrupted_by_a_signal_a_run_says_how_to_go_on_and_does(
     assert done.document["counts"]["replayed"] == done.document["counts"]["stored"] == len(conditions)
 
 
+def test_a_session_that_is_ended_under_it_costs_a_replay_nothing(rig: HistoryRig, replay: ReplayRig) -> None:
+    days = 6
+    with rig.producer() as producer:
+        for day in range(days):
+            producer.emit(
+                MarketCondition(
+                    venue="v", symbol="MARKET", scope="s", condition="c", event_time=START + day * timedelta(1)
+                )
+            )
+    ended = (
+        "SELECT pg_terminate_backend(pid) AS ended FROM pg_stat_activity WHERE application_name = 'tradetape-replay'"
+    )
+    running = replay.started("--into", "history", "--speed", "86400x")
+    try:
+        eventually("a session is ended", lambda: bool(rig.rows(ended)) or running.poll() is not None)
+    finally:
+        _, told = running.communicate(timeout=60)
+    assert running.returncode == 0, told
+    assert rig.assert_every_event_once() == days
+
+
 def test_a_run_that_goes_on_is_not_resumed_by_a_second_process(rig: HistoryRig, replay: ReplayRig) -> None:
     with rig.producer() as producer:
         for days in (0, 1, 400):

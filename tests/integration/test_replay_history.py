@@ -106,9 +106,13 @@ def test_a_schema_that_is_there_is_not_written_to(rig: HistoryRig, replay: Repla
     with psycopg.connect(rig.dsn) as connection:
         connection.execute("CREATE SCHEMA rebuilt")
     for schema, told in (("rebuilt", "already"), ("tradetape", "live schema"), ("Big; DROP", "no name of a schema")):
-        done = replay.run("--into", "history", "--schema", schema)
-        assert (done.code, done.out) == (2, "")
-        assert told in done.err
+        for words in ([], ["--dry-run"]):
+            done = replay.run("--into", "history", "--schema", schema, *words)
+            assert (done.code, done.out) == (2, "")
+            assert told in done.err
+    # Nothing is in the book that could be resumed into it.
+    assert rig.rows("SELECT 1 FROM tradetape.replay_runs") == []
+    assert rig.rows("SELECT 1 FROM pg_class WHERE relnamespace = 'rebuilt'::regnamespace") == []
 
 
 def test_gaps_are_filled_and_the_live_sinks_offsets_stay(rig: HistoryRig, replay: ReplayRig) -> None:

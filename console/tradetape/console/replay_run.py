@@ -64,7 +64,7 @@ class ReplayRun:
         )  # fmt: skip
         self._progress = Progress.none(self.plan)
         run_id = str(uuid.uuid4())
-        self._target = self._opened.enter_context(closing(self._made_target(run_id, is_resumed=False)))
+        self._target = self._opened.enter_context(closing(self._made_target(run_id, is_new=True)))
         if self._settings.database_url and not self._is_dry:
             book = self._book()
             book.begin(run_id, self.plan)
@@ -75,7 +75,7 @@ class ReplayRun:
         book = self._book()
         self.plan, self._progress, counts = book.resume(run_id)
         refuse_other_topics(self.plan, self._topic_uuid)
-        self._target = self._opened.enter_context(closing(self._made_target(run_id, is_resumed=True)))
+        self._target = self._opened.enter_context(closing(self._made_target(run_id, is_new=False)))
         self.run_id = run_id
         self._entry = Entry(book, run_id, counts_to_keep(counts, self.plan, self._target))
 
@@ -91,26 +91,28 @@ class ReplayRun:
     def _book(self) -> RunBook:
         return self._opened.enter_context(closing(RunBook(self._settings.required("DATABASE_URL"))))
 
-    def _made_target(self, run_id: str, *, is_resumed: bool) -> Target:
-        made: dict[str, Callable[[str, bool], Target]] = {
+    def _made_target(self, run_id: str, *, is_new: bool) -> Target:
+        made: dict[str, Callable[[str], Target]] = {
             HISTORY: self._history, STATE: self._state, TOPIC: self._topics, TOPICS: self._topics, STDOUT: self._lines
         }  # fmt: skip
         # Made even for a dry run: what would be refused is refused.
-        target = made[self.plan.request.kind](run_id, is_resumed)
+        target = made[self.plan.request.kind](run_id)
+        if is_new:
+            target.check()
         if not self._is_dry:
             return target
         target.close()
         return DryTarget()
 
-    def _history(self, _: str, is_resumed: bool) -> Target:
+    def _history(self, _: str) -> Target:
         from tradetape.sinks.replay.targets.history import HistoryTarget
 
         return HistoryTarget(
             dsn=self._settings.required("DATABASE_URL"), codec=self._codec, plan=self.plan,
-            schema=self.plan.request.schema, refusals=self._refusals, is_resumed=is_resumed,
+            schema=self.plan.request.schema, refusals=self._refusals,
         )  # fmt: skip
 
-    def _state(self, _: str, is_resumed: bool) -> Target:
+    def _state(self, _: str) -> Target:
         from tradetape.sinks.replay.targets.state import LiveStateTarget, PastStateTarget
 
         request, url, live = self.plan.request, self._settings.required("REDIS_URL"), self._settings.redis_prefix
@@ -118,10 +120,10 @@ class ReplayRun:
             return LiveStateTarget(url=url, codec=self._codec, prefix=live, refusals=self._refusals)
         return PastStateTarget(
             url=url, codec=self._codec, prefix=request.prefix, live_prefix=live,
-            at_us=request.at_us, now_us=wall_clock_us, refusals=self._refusals, is_resumed=is_resumed,
+            at_us=request.at_us, now_us=wall_clock_us, refusals=self._refusals,
         )  # fmt: skip
 
-    def _topics(self, run_id: str, _: bool) -> Target:
+    def _topics(self, run_id: str) -> Target:
         from tradetape.sinks.replay.targets.topics import TopicsTarget
 
         return TopicsTarget(
@@ -129,7 +131,7 @@ class ReplayRun:
             refusals=self._refusals,
         )  # fmt: skip
 
-    def _lines(self, _: str, __: bool) -> Target:
+    def _lines(self, _: str) -> Target:
         def write_text(text: str) -> None:
             sys.stdout.write(text)
             # On return it is out of our hands: a run that is resumed does not repeat it.

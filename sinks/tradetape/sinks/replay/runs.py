@@ -49,7 +49,7 @@ class RunBook:
     """One session with the book. Raises DatabaseUnavailable, and SchemaBehind where `history migrate` is due."""
 
     def __init__(self, dsn: str) -> None:
-        self._connection = connect(dsn, application="tradetape-replay")
+        self._connection = connect(dsn, application="tradetape-replay-runs")
 
     def begin(self, run_id: str, plan: Plan) -> None:
         """Enter a new run, and hold it."""

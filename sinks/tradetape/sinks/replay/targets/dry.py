@@ -17,6 +17,9 @@ class DryTarget:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
 
+    def check(self) -> None:
+        """Nothing can be harmed."""
+
     def open(self) -> None:
         """Nothing is made."""
 

@@ -19,6 +19,9 @@ class LinesTarget:
         self._show = show
         self._write_text = write_text
 
+    def check(self) -> None:
+        """Nothing can be harmed."""
+
     def open(self) -> None:
         """Nothing is to be made."""
 

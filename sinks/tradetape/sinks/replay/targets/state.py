@@ -40,6 +40,9 @@ class LiveStateTarget:
         """What became of the newest events of each batch: applied, stale, expired, future."""
         return self._store.results
 
+    def check(self) -> None:
+        """What is newer there stays."""
+
     def open(self) -> None:
         """Nothing is to be made."""
 
@@ -73,7 +76,6 @@ class PastStateTarget:
         at_us: int | None,
         now_us: Callable[[], int],
         refusals: Refusals,
-        is_resumed: bool,
     ) -> None:
         """Raises ReplayRefused for the live prefix, and for one that overlaps it."""
         keys, live = Keys(prefix), Keys(live_prefix)
@@ -81,7 +83,6 @@ class PastStateTarget:
             raise ReplayRefused(f"{prefix} is the live prefix, or overlaps it: the past goes under a prefix of its own")
         self.begins_anew = at_us is not None
         self._at_us = at_us
-        self._is_resumed = is_resumed
         self._client = connect(url)
         self._root = keys.root
         self._store = PastStore(self._client, live=live, past=keys, now_us=now_us)
@@ -92,14 +93,17 @@ class PastStateTarget:
         """As of the live target."""
         return self._store.results
 
-    def open(self) -> None:
+    def check(self) -> None:
         """Raises ReplayRefused where the prefix holds keys of another replay: an older state would not replace them."""
         pattern = "".join(f"\\{one}" if one in "*?[]\\^" else one for one in self._root) + "*"
         with mapped_errors():
-            if not self._is_resumed and next(self._client.scan_iter(match=pattern, count=SCAN_COUNT), None) is not None:
+            if next(self._client.scan_iter(match=pattern, count=SCAN_COUNT), None) is not None:
                 raise ReplayRefused(
                     f"there are keys under {self._root} already: name another prefix, or let them expire"
                 )
+
+    def open(self) -> None:
+        """Nothing is to be made."""
 
     def write(self, records: Sequence[Record], stream_time_us: int) -> None:
         """Take them. Raises StateUnavailable, ReplayRefused for more series than are held."""

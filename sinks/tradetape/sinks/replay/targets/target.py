@@ -34,8 +34,11 @@ class Target(Protocol):
     def counts(self) -> Counter[str]:
         """What became of the records, by name."""
 
+    def check(self) -> None:
+        """Writes nothing. Raises ReplayRefused where a new run, which is not yet in the book, would harm what is there."""
+
     def open(self) -> None:
-        """Make what it writes to, where that is its own. Raises ReplayRefused where it would harm what is there."""
+        """Make what it writes to, where that is its own; harmless to repeat."""
 
     def write(self, records: Sequence[Record], stream_time_us: int) -> None:
         """Have them safe on return. The stream's time is the event time of the last one."""

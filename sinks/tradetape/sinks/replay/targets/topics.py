@@ -6,7 +6,7 @@ Events say that they are a replay, unless the bytes are wanted as they are; each
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -78,39 +78,47 @@ class TopicsTarget:
         self._header = (HEADER, run_id.encode())
         self._refusals = refusals
         self._failure: KafkaError | None = None
-        self._kafka = kafka
+        self._admin = AdminClient(kafka.client_config({}) | {"error_cb": on_error()}, logger=logger)
         config = kafka.client_config(DEFAULTS, fixed=FIXED)
         self._producer = Producer(
             config | {"error_cb": on_error(), "on_delivery": self._report, "delivery.report.only.error": True},
             logger=logger,
         )
 
+    def check(self) -> None:
+        """Raises ReplayRefused where a topic that is there has another number of partitions."""
+        there = self._there()
+        for target, partitions in self._wanted().items():
+            if there.get(target, partitions) != partitions:
+                raise ReplayRefused(f"{target} has {there[target]} partitions, not {partitions}: order would be lost")
+
     def open(self) -> None:
-        """Make the topics that are missing. Raises ReplayRefused where one has another number of partitions."""
-        admin = AdminClient(self._kafka.client_config({}) | {"error_cb": on_error()}, logger=logger)
-        wanted = {
-            target: sum(one.topic == source for one in self._plan.places) for source, target in self._topics.items()
-        }
+        """Make the topics that are missing, as their sources are. Raises BrokersUnreachable."""
+        there = self._there()
+        settings = {one.name: one.config() for one in self._catalogue.topics()}
+        new = [
+            NewTopic(target, self._wanted()[target], BROKERS_OWN_REPLICATION, config=settings[source])
+            for source, target in self._topics.items()
+            if target not in there
+        ]
         try:
-            there = admin.list_topics(timeout=ANSWER_TIMEOUT_S).topics
-            for target, partitions in wanted.items():
-                if target in there and len(there[target].partitions) != partitions:
-                    raise ReplayRefused(
-                        f"{target} has {len(there[target].partitions)} partitions, not {partitions}: the order would be lost"
-                    )
-            self._make(admin, {target: partitions for target, partitions in wanted.items() if target not in there})
+            for made in self._admin.create_topics(new, operation_timeout=ANSWER_TIMEOUT_S).values() if new else ():
+                made.result()
         except KafkaException as error:
             raise BrokersUnreachable(f"Kafka does not make the topics: {error.args[0].str()}") from error
 
-    def _make(self, admin: AdminClient, missing: Mapping[str, int]) -> None:
-        settings = {one.name: one.config() for one in self._catalogue.topics()}
-        new = [
-            NewTopic(target, missing[target], BROKERS_OWN_REPLICATION, config=settings[source])
-            for source, target in self._topics.items()
-            if target in missing
-        ]
-        for made in admin.create_topics(new, operation_timeout=ANSWER_TIMEOUT_S).values() if new else ():
-            made.result()
+    def _wanted(self) -> dict[str, int]:
+        """How many partitions each target has to have."""
+        sources = Counter(one.topic for one in self._plan.places)
+        return {target: sources[source] for source, target in self._topics.items()}
+
+    def _there(self) -> dict[str, int]:
+        """How many partitions each topic has."""
+        try:
+            found = self._admin.list_topics(timeout=ANSWER_TIMEOUT_S).topics
+        except KafkaException as error:
+            raise BrokersUnreachable(f"Kafka does not say which topics there are: {error.args[0].str()}") from error
+        return {name: len(one.partitions) for name, one in found.items()}
 
     def write(self, records: Sequence[Record], stream_time_us: int) -> None:
         """Write them and wait until Kafka has acknowledged each. Raises BrokersUnreachable."""
