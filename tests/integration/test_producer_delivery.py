@@ -331,6 +331,15 @@ def test_a_decision_takes_along_the_inputs_that_have_not_arrived(
     assert body(found, "TradeSignal")["event_id"] == decision.event_id
 
 
+def test_an_input_that_many_decisions_name_is_taken_along_once(closed_port: str) -> None:
+    with Producer(bootstrap_servers=closed_port, source="bot") as tape:
+        seen = tape.emit(update())
+        for number in range(20):
+            tape.emit(signal(number, input_event_ids=[seen.event_id]))
+        assert tape.health().outbox.events == 21
+        tape.close(0.1)
+
+
 def test_inputs_that_arrived_by_themselves_are_not_sent_again(
     kafka: str, catalogue: Catalogue, topic_prefix: str
 ) -> None:

@@ -12,8 +12,8 @@ import pytest
 from tradetape.console import cli
 
 PROMISED = {
-    "up", "down", "status", "logs", "demo", "doctor", "topics", "schemas", "tail", "state", "history", "replay",
-    "work",
+    "up", "down", "status", "logs", "demo", "doctor", "topics", "schemas", "tail", "outbox", "state", "history",
+    "replay", "work",
 }  # fmt: skip
 """The commands of the design that are due by now."""
 

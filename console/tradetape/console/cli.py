@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from tradetape.console import exit_codes
 
-COMMANDS = ("stack", "demo", "doctor", "topics", "schemas", "tail", "state", "history", "replay", "work")
+COMMANDS = ("stack", "demo", "doctor", "topics", "schemas", "tail", "outbox", "state", "history", "replay", "work")
 
 _EPILOG = """\
 first steps:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from functools import partial
 
@@ -60,6 +60,7 @@ class Market:
         self._lock = threading.RLock()
         self._recent: OrderedDict[str, Update] = OrderedDict()
         self._place: dict[str, int] = {}
+        self._taken: set[str] = set()
         self._handed_over = 0
         self._settled = 0
         self._failed = 0
@@ -92,9 +93,16 @@ class Market:
             return fate
 
     def unarrived(self, event_id: str) -> Update | None:
-        """A recent update that is not known to have arrived."""
+        """A recent update that is not known to have arrived, and that no decision has taken along yet."""
         with self._lock:
-            return None if self._fate(event_id) is Fate.ARRIVED else self._recent.get(event_id)
+            if event_id in self._taken or self._fate(event_id) is Fate.ARRIVED:
+                return None
+            return self._recent.get(event_id)
+
+    def taken_along(self, event_ids: Iterable[str]) -> None:
+        """They are in the outbox now: another decision that names them need not take them again."""
+        with self._lock:
+            self._taken.update(one for one in event_ids if one in self._recent)
 
     def _fate(self, event_id: str) -> Fate:
         place = self._place.get(event_id, _LOST)
@@ -208,6 +216,7 @@ class Market:
         if len(self._recent) > RECENT_EVENTS:
             forgotten, _ = self._recent.popitem(last=False)
             del self._place[forgotten]
+            self._taken.discard(forgotten)
 
     def _drop(self, update: Update, reason: str) -> None:
         self.dropped[reason] += 1

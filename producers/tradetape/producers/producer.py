@@ -9,9 +9,9 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,7 @@ from tradetape.producers.market import Market
 from tradetape.producers.newest_wins import Update
 from tradetape.producers.outbox.pump import Pump
 from tradetape.producers.outbox.store import Durability, OutboxStore, Waiting, folder_name
+from tradetape.producers.roster import ROSTER
 from tradetape.producers.settings import Settings, load
 from tradetape.schemas import CATALOGUE, Catalogue, Codec, Delivery, Event, RunMode
 from tradetape.schemas.stamping import Stamper, wall_clock_us
@@ -118,6 +119,7 @@ class Producer:
             bootstrap_servers=bootstrap_servers, options=dict(kafka_options or {}), is_development=is_development
         )
         self.catalogue = catalogue
+        self.source = source
         self._codec = codec or Codec(catalogue)
         self._stamper = Stamper(catalogue=catalogue, source=source, run_mode=run_mode, clock=clock)
         self._overflow = overflow
@@ -139,7 +141,9 @@ class Producer:
         except BaseException:
             self._outbox.close()
             raise
-        _open.add(self)
+        ROSTER.opened(self)
+        if "prometheus_client" in sys.modules:
+            _show_metrics()
 
     @classmethod
     def from_env(
@@ -191,6 +195,7 @@ class Producer:
             else:
                 inputs = self._inputs(plain.get("input_event_ids", ()))
                 self._outbox.add([*inputs, Waiting(topic, event_id, key, payload, timestamp_ms)])
+                self._market.taken_along([one.event_id for one in inputs])
                 self._pump.wake()
             self._stamper.keep()
             self._emitted += 1
@@ -235,10 +240,12 @@ class Producer:
             self._pump.stop()
             self._market.stop()
             self._hooks.stop(LET_GO_S)
-            self._last_health = rest = self._measure()
-            self._outbox.close()
-            _open.discard(self)
-        _report(rest)
+            try:
+                self._last_health = self._measure()
+                ROSTER.closed(self, self._last_health)
+            finally:
+                self._outbox.close()
+        _report(self._last_health)
         return is_all
 
     def _flush_quietly(self, timeout_s: float) -> bool:
@@ -330,21 +337,29 @@ def _report(rest: Health) -> None:
         logger.warning("closed; %d market updates were not delivered and are dropped", lost)
 
 
-_open: weakref.WeakSet[Producer] = weakref.WeakSet()
+def _show_metrics() -> None:
+    """The host uses Prometheus: its page shows our numbers as well."""
+    from tradetape.producers import metrics
+
+    try:
+        metrics.expose()
+    except ValueError as error:
+        logger.warning("the metrics of producers are not shown: %s", error)
+
+
 _parents: list[Producer] = []
 
 
 @atexit.register
 def _close_at_exit() -> None:
     deadline = time.monotonic() + EXIT_TIMEOUT_S
-    for producer in list(_open):
+    for producer in ROSTER.read()[0]:
         producer.close(max(deadline - time.monotonic(), 0.0))
 
 
 def _leave_to_the_parent() -> None:
     """librdkafka's threads do not survive a fork: its destructor would wait for them in the child without end."""
-    _parents.extend(_open)
-    _open.clear()
+    _parents.extend(ROSTER.leave_to_the_parent())
     for producer in _parents:
         producer._leave_to_the_parent()
 

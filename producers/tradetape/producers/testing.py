@@ -25,6 +25,7 @@ class RecordingProducer:
         clock: Callable[[], int] = wall_clock_us,
     ) -> None:
         self.catalogue = catalogue
+        self.source = source
         self.events: list[Event] = []
         self._codec = Codec(catalogue)
         self._stamper = Stamper(catalogue=catalogue, source=source, run_mode=run_mode, clock=clock)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tradetape.producers.errors import OutboxInUse
 
 FILE = "owner"
+ATTEMPTS = 5
+ATTEMPT_EVERY_S = 0.01
+"""Who only looks whether there is an owner (`owner_of`) holds a lock for an instant, too."""
 
 
 class Owner:
@@ -23,7 +27,7 @@ class Owner:
         """Raises OutboxInUse, OSError."""
         self._fd: int | None = os.open(folder / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(self._fd)
         except BlockingIOError:
             holder = os.pread(self._fd, 512, 0).decode(errors="replace") or "another producer"
             self.release()
@@ -40,3 +44,29 @@ class Owner:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+
+def owner_of(folder: Path) -> str | None:
+    """Who owns an outbox now: its name, process and since when; None for nobody. Raises OSError."""
+    try:
+        fd = os.open(folder / FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(fd, 512, 0).decode(errors="replace") or "another producer"
+    finally:
+        os.close(fd)
+    return None
+
+
+def _take(fd: int) -> None:
+    for _ in range(ATTEMPTS - 1):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(ATTEMPT_EVERY_S)
+        else:
+            return
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

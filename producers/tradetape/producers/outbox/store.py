@@ -158,7 +158,7 @@ class OutboxStore:
             if part.exists():
                 part.rename(kept.with_name(kept.name + companion))
         logger.error(
-            "the outbox %s is corrupt (%s); it is kept as %s, `tradetape outbox export --file` reads it, and a new one is begun",
+            "the outbox %s is corrupt (%s); it is kept as %s, read it with `tradetape outbox show --file`, and a new one is begun",
             self.path, broken, kept,
         )  # fmt: skip
 
