@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import candles, emit, history, latency, outage, promises, state
+from bench import candles, emit, history, latency, outage, promises, replay, state
 from bench.errors import BenchFailed
 from bench.options import Options
 from bench.progress import say
@@ -31,6 +31,7 @@ SUBJECTS: Mapping[str, Callable[[Services, Options], Report]] = {
     "history": history.run,
     "state": state.run,
     "latency": latency.run,
+    "replay": replay.run,
     "promises": promises.run,
     "candles": candles.run,
 }

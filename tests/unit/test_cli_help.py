@@ -13,7 +13,7 @@ from tradetape.console import cli
 
 PROMISED = {
     "up", "down", "status", "logs", "demo", "doctor", "topics", "schemas", "tail", "outbox", "state", "history",
-    "work",
+    "replay", "work",
 }  # fmt: skip
 """The commands of the design that are due by now."""
 

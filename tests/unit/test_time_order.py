@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
+import tempfile
+from typing import IO, Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tradetape.streams import time_order
 from tradetape.streams.record import Record
 from tradetape.streams.time_order import Timed, in_time_order
 
@@ -40,3 +44,24 @@ def test_equal_times_go_by_partition_and_offset() -> None:
 def test_a_record_without_a_value_survives_the_spill() -> None:
     entries = [timed(2, 0, 0, None), timed(1, 0, 1, None)]
     assert [one.record.value for one in in_time_order(entries, run_bytes=1)] == [None, None]
+
+
+def test_however_many_runs_there_are_few_files_are_open_and_none_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [timed(7 * number % 5_003, 0, number) for number in range(5_000)]
+    opened: list[IO[bytes]] = []
+    most = 0
+
+    def counted(**options: Any) -> IO[bytes]:
+        nonlocal most
+        file: IO[bytes] = make(**options)
+        opened.append(file)
+        most = max(most, sum(not one.closed for one in opened))
+        return file
+
+    make: Any = tempfile.TemporaryFile
+    monkeypatch.setattr(tempfile, "TemporaryFile", counted)
+    ordered = in_time_order(entries, run_bytes=1)
+    assert [one.order for one in ordered] == sorted(one.order for one in entries)
+    assert len(opened) > 5_000
+    assert most <= 3 * time_order.MAX_RUNS
+    assert all(one.closed for one in opened)

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 
 from tradetape.console import exit_codes
 
-COMMANDS = ("stack", "demo", "doctor", "topics", "schemas", "tail", "dlq", "outbox", "state", "history", "work")
+COMMANDS = (
+    "stack", "demo", "doctor", "topics", "schemas", "tail", "dlq", "outbox", "state", "history", "replay", "work",
+)  # fmt: skip
 
 _EPILOG = """\
 first steps:

@@ -45,20 +45,22 @@ def place(text: str, *, now: Callable[[], datetime] = lambda: datetime.now(UTC))
         return Place(offset=0)
     if text.isdecimal():
         return Place(offset=int(text))
-    if (stretch := _STRETCH.fullmatch(text)) is not None:
-        instant = now() - timedelta(**{_UNITS[stretch[2]]: int(stretch[1])})
-    else:
-        instant = _instant(text)
+    try:
+        instant = moment(text, now=now)
+    except UsageError as error:
+        raise UsageError(f"{error}, an offset, or {BEGINNING}") from None
     return Place(timestamp_ms=int(instant.timestamp() * 1_000))
 
 
-def _instant(text: str) -> datetime:
+def moment(text: str, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> datetime:
+    """An instant as people write it: a time with its zone, or a stretch before now. Raises UsageError."""
+    if (stretch := _STRETCH.fullmatch(text)) is not None:
+        return now() - timedelta(**{_UNITS[stretch[2]]: int(stretch[1])})
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(
-            f"{text!r} is no place on a topic: give a time such as 2026-01-31T12:00Z, a stretch before now such as 2h, "
-            f"an offset, or {BEGINNING}"
+            f"{text!r} is no time: give one such as 2026-01-31T12:00Z, a stretch before now such as 2h"
         ) from None
     if instant.tzinfo is None:
         raise UsageError(f"{text!r} is a time without a zone: end it with Z for UTC")

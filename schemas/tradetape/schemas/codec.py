@@ -21,7 +21,7 @@ from tradetape.schemas.catalogue import MAX_EVENT_BYTES, Catalogue, EventType
 from tradetape.schemas.errors import DecodeError, EventError, NotRegistered
 from tradetape.schemas.events import Event
 from tradetape.schemas.released import released_schemas
-from tradetape.schemas.structs import made_of
+from tradetape.schemas.restoring import Restore, compile_restore
 
 _FRAME = struct.Struct(">bI")
 _UUID_LENGTH = 36
@@ -49,6 +49,8 @@ class Codec:
         self._frames: dict[str, bytes] = {}
         """What a record's bytes begin with, by its name."""
         self._writers: dict[str, Writer] = {}
+        self._restorers: dict[str, Restore] = {}
+        """What makes a topic's events, by its name."""
         for one in catalogue:
             topic, subject = catalogue.topic_name(one), catalogue.subject(one)
             versions = registered.get(subject, {}) if registered is not None else {}
@@ -82,13 +84,18 @@ class Codec:
 
     def typed(self, topic: str, plain: Mapping[str, Any]) -> Event:
         """The event of plain fields as decode_fields gives them. Raises DecodeError."""
-        event_type = self._readers[topic].event_type
+        restore = self._restorers.get(topic) or self._new_restore(topic)
         try:
-            typed = {plan.name: plan.converter.restore(plain[plan.name]) for plan in event_type.plans}
-        except (ValueError, ArithmeticError) as error:
-            raise DecodeError("invalid_value", f"{event_type.record}: {error}") from error
-        event: Event = made_of(event_type.event_class, typed)
+            event: Event = restore(plain)
+        except (ValueError, ArithmeticError, LookupError) as error:
+            raise DecodeError("invalid_value", f"{self._readers[topic].event_type.record}: {error}") from error
         return event
+
+    def _new_restore(self, topic: str) -> Restore:
+        event_type = self._readers[topic].event_type
+        restore = compile_restore(event_type.event_class, event_type.schema, event_type.plans)
+        self._restorers[topic] = restore
+        return restore
 
     def decode_fields(self, topic: str, payload: bytes | None) -> dict[str, Any]:
         """The plain fields of a record's value: integers of microseconds, decimals as Avro bytes, enums as text.

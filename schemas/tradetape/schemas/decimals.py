@@ -6,13 +6,15 @@ functions here are the only way in and out of that form; none rounds, none reads
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Context, Decimal
 
 PRECISION = 38
 SCALE = 18
 INTEGER_DIGITS = PRECISION - SCALE
 _UNIT = 10**SCALE
 _LIMIT = 10**PRECISION
+_EXACT = Context(prec=2 * PRECISION)
+"""So wide that nothing in it is rounded."""
 _MISSING = [10 ** (SCALE - places) for places in range(SCALE + 1)]
 """What the digits of a text lack to scale 18, by its places after the point."""
 
@@ -89,4 +91,6 @@ def to_text(raw: bytes) -> str:
 
 def to_decimal(raw: bytes) -> Decimal:
     """The exact value as a Decimal in canonical form."""
-    return Decimal(to_text(raw))
+    number = int.from_bytes(raw, "big", signed=True)
+    whole, fraction = divmod(number, _UNIT)
+    return Decimal(number).scaleb(-SCALE, _EXACT).normalize(_EXACT) if fraction else Decimal(whole)

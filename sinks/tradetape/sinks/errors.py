@@ -5,7 +5,10 @@ SinksError (StreamsError)
 ├── Fenced                another sink owns the partition; nothing was written  (Terminal)
 ├── WentBack              the database is older than what was written to it     (Terminal)
 ├── SchemaBehind          the tables are not those of this version              (Terminal)
-└── MigrationError        a migration is damaged or could not be applied        (Terminal)
+├── MigrationError        a migration is damaged or could not be applied        (Terminal)
+├── SchemaNameRefused     a name that no schema of a history can have           (Terminal)
+├── ReplayRefused         a replay that would harm what is live, or cannot be   (Terminal)
+└── ReplayStopped         a replay was asked to stop before it had come through
 """
 
 from __future__ import annotations
@@ -35,3 +38,15 @@ class SchemaBehind(SinksError, Terminal):
 
 class MigrationError(SinksError, Terminal):
     """A migration is damaged or could not be applied."""
+
+
+class SchemaNameRefused(SinksError, Terminal):
+    """A name that no schema of a history can have."""
+
+
+class ReplayRefused(SinksError, Terminal):
+    """A replay that would harm what is live, or cannot be carried out as asked."""
+
+
+class ReplayStopped(SinksError):
+    """A replay was asked to stop before it had come through; it can be resumed."""

@@ -29,12 +29,13 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 def from_message(message: Message) -> Record:
     """What a Kafka client received, as a record."""
+    headers = message.headers()
     return Record(
         message.topic() or "",
         message.partition() or 0,
         message.offset() or 0,
         message.key(),
         message.value(),
-        tuple(message.headers() or ()),  # type: ignore[arg-type]
+        tuple(headers) if headers else (),  # type: ignore[arg-type]
         message.timestamp()[1],
     )

@@ -80,7 +80,7 @@ class Tape:
         if follow and (order == "time" or end is not None):
             raise ValueError('follow=True gives events as they come: use order="tape" and no end')
         event_type = self.catalogue.by_class(event_class)
-        within = _Stretch.of(start, end)
+        within = Stretch.of(start, end)
         records = self._records(event_type, within.start_us, follow=follow, stop=stop)
         kept = self._kept(records, within, in_progress=in_progress)
         events = _once(self._sorted(kept)) if order == "time" else self._as_stored(kept)
@@ -106,7 +106,7 @@ class Tape:
         return partitions
 
     def _kept(
-        self, records: Iterator[Record], within: _Stretch, *, in_progress: bool
+        self, records: Iterator[Record], within: Stretch, *, in_progress: bool
     ) -> Iterator[tuple[Record, dict[str, Any]]]:
         for record in records:
             plain = self._decoded(record)
@@ -142,7 +142,7 @@ class Tape:
         self.close()
 
 
-class _Stretch(NamedTuple):
+class Stretch(NamedTuple):
     """A stretch of event time in microseconds; None is open."""
 
     start_us: int | None

@@ -32,6 +32,8 @@ ANSWER_TIMEOUT_S = 15.0
 STALL_TIMEOUT_S = 30.0
 """How long a read may make no progress."""
 ASK_AGAIN_INTERVAL_S = 0.1
+_NEVER = 1 << 63
+"""No offset reaches it."""
 
 Offsets = Mapping[Partition, int]
 
@@ -98,10 +100,10 @@ class TopicReader:
 
         Raises BrokersUnreachable when nothing comes for half a minute, HistoryLost for what retention has taken.
         """
-        missing = {one: end for one, end in ends.items() if end > starts[one]}
+        missing: dict[tuple[str, int], int] = {one: end for one, end in ends.items() if end > starts[one]}
         if not missing:
             return
-        with _assigned(self._kafka, {one: starts[one] for one in missing}) as consumer:
+        with _assigned(self._kafka, {Partition(*one): starts[Partition(*one)] for one in missing}) as consumer:
             moved_at = time.monotonic()
             while missing:
                 batch = _drain(consumer)
@@ -142,23 +144,21 @@ def _drain(consumer: Consumer) -> list[Message]:
     return [] if first is None else [first, *consumer.consume(BATCH_RECORDS - 1, 0)]
 
 
-def _before(batch: Iterable[Message], missing: dict[Partition, int]) -> Iterator[Record]:
+def _before(batch: Iterable[Message], missing: dict[tuple[str, int], int]) -> Iterator[Record]:
     """The records before each partition's end; a partition that has reached it is no longer missing.
 
     An end may lie behind offsets that are no records, such as a transaction's marker: there Kafka tells that the
     partition is at its end, with the offset that the next record will have.
     """
     for message in batch:
-        place = Partition(message.topic() or "", message.partition() or 0)
-        end = missing.get(place)
-        if _is_record(message):
+        if message.error() is None or _is_record(message):
             record = from_message(message)
-            if end is not None and record.offset < end:
+            place, reached = (record.topic, record.partition), record.offset + 1
+            if reached <= missing.get(place, 0):
                 yield record
-            reached = record.offset + 1
         else:
-            reached = message.offset() or 0
-        if end is not None and reached >= end:
+            place, reached = (message.topic() or "", message.partition() or 0), message.offset() or 0
+        if reached >= missing.get(place, _NEVER):
             del missing[place]
 
 

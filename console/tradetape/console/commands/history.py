@@ -106,7 +106,7 @@ def _tables(connection: psycopg.Connection) -> list[Table]:
     from psycopg.sql import SQL, Identifier
 
     from tradetape.sinks.history.queries import query
-    from tradetape.sinks.history.tables import SCHEMA
+    from tradetape.sinks.history.schema import SCHEMA
 
     count = SQL("SELECT count(*) FROM {table}")
     tables = []

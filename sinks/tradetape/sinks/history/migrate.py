@@ -11,20 +11,24 @@ from importlib import resources
 from typing import NamedTuple
 
 import psycopg
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Identifier
 
 from tradetape.sinks.errors import MigrationError
 from tradetape.sinks.history.connection import PASSING, passing_errors
+from tradetape.sinks.history.schema import SCHEMA, checked, in_schema
 
 LOCK = 7_241_850_613
 """An advisory lock of our own: two `migrate` at once take turns."""
 
 _BOOK = SQL("""
-    CREATE SCHEMA IF NOT EXISTS tradetape;
-    CREATE TABLE IF NOT EXISTS tradetape.migrations (
+    CREATE SCHEMA IF NOT EXISTS {schema};
+    CREATE TABLE IF NOT EXISTS {table} (
         version integer PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());
-    COMMENT ON TABLE tradetape.migrations IS 'The migrations that were applied.'
+    COMMENT ON TABLE {table} IS 'The migrations that were applied.'
 """)
+_KNOWN = SQL("SELECT to_regclass(format('%%I.migrations', %s::text)) IS NOT NULL")
+_APPLIED = SQL("SELECT version, sha256 FROM {table} ORDER BY version")
+_NOTE = SQL("INSERT INTO {table} (version, name, sha256) VALUES (%s, %s, %s)")
 
 
 class Migration(NamedTuple):
@@ -47,42 +51,49 @@ def shipped() -> tuple[Migration, ...]:
     return tuple(Migration(int(one.name[:4]), one.name, one.read_text(encoding="utf-8")) for one in files)
 
 
-def applied(connection: psycopg.Connection) -> dict[int, str]:
+def applied(connection: psycopg.Connection, schema: str = SCHEMA) -> dict[int, str]:
     """The SHA-256 of each migration that was applied, by version; empty for a database that has none."""
-    known = connection.execute("SELECT to_regclass('tradetape.migrations') IS NOT NULL").fetchone()
+    known = connection.execute(_KNOWN, [schema]).fetchone()
     if not (known and known[0]):
         return {}
-    return dict(connection.execute("SELECT version, sha256 FROM tradetape.migrations ORDER BY version").fetchall())
+    return dict(connection.execute(_APPLIED.format(table=_book(schema))).fetchall())
 
 
-def pending(connection: psycopg.Connection, migrations: Iterable[Migration]) -> list[Migration]:
+def pending(connection: psycopg.Connection, migrations: Iterable[Migration], schema: str = SCHEMA) -> list[Migration]:
     """Those that are not applied yet. Raises MigrationError for one that was changed since."""
-    done = applied(connection)
+    done = applied(connection, schema)
     for one in migrations:
         if one.version in done and done[one.version] != one.sha256:
             raise MigrationError(f"{one.name} was applied and has been changed since; put a new file after it instead")
     return [one for one in migrations if one.version not in done]
 
 
-def migrate(dsn: str, migrations: Sequence[Migration] | None = None) -> list[str]:
-    """Apply what is pending; the names. Raises MigrationError, DatabaseUnavailable."""
+def migrate(dsn: str, migrations: Sequence[Migration] | None = None, *, schema: str = SCHEMA) -> list[str]:
+    """Apply what is pending, in the live schema or in a copy of it; the names.
+
+    Raises MigrationError, DatabaseUnavailable, SchemaNameRefused.
+    """
     migrations = shipped() if migrations is None else migrations
     with passing_errors(), psycopg.connect(dsn, autocommit=True, application_name="tradetape-migrate") as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", [LOCK])
-        connection.execute(_BOOK)
+        connection.execute(_BOOK.format(schema=Identifier(checked(schema)), table=_book(schema)))
         names = []
-        for one in pending(connection, migrations):
-            _apply(connection, one)
+        for one in pending(connection, migrations, schema):
+            _apply(connection, one, schema)
             names.append(one.name)
         return names
 
 
-def _apply(connection: psycopg.Connection, migration: Migration) -> None:
+def _book(schema: str) -> Identifier:
+    return Identifier(schema, "migrations")
+
+
+def _apply(connection: psycopg.Connection, migration: Migration, schema: str) -> None:
     try:
         with connection.transaction():
-            connection.execute(SQL(migration.text))
+            connection.execute(SQL(in_schema(migration.text, schema)))
             connection.execute(
-                "INSERT INTO tradetape.migrations (version, name, sha256) VALUES (%s, %s, %s)",
+                _NOTE.format(table=_book(schema)),
                 [migration.version, migration.name, migration.sha256],
             )
     except PASSING:

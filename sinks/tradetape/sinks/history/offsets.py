@@ -7,6 +7,7 @@ ended: nothing else frees a writer that was paused in the middle of COPY, whose 
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ import psycopg
 from tradetape.sinks.errors import Fenced, WentBack
 from tradetape.sinks.history.queries import query
 from tradetape.streams.processor import Partition
+from tradetape.streams.record import Record
 
 UNANSWERED_REMEMBERED = 16
 """How many sessions, whose attempt to retake was not answered, are known as ours."""
@@ -108,6 +110,11 @@ class Offsets:
                 taken[one] = Holding(holding.uuid, epoch, next_offset)
         self.held |= taken
         self._unanswered.clear()
+
+    def unstored(self, records: Sequence[Record]) -> list[Record]:
+        """Those of the partitions held that are not stored yet."""
+        starts: dict[tuple[str, int], int] = {place: one.next_offset or 0 for place, one in self.held.items()}
+        return [one for one in records if one.offset >= starts.get((one.topic, one.partition), sys.maxsize)]
 
     def release(self, partitions: Iterable[Partition]) -> None:
         """Forget partitions that belong to somebody else now."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import struct
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -23,6 +22,7 @@ from tradetape.sinks.history.connection import connect, passing_errors
 from tradetape.sinks.history.copy_rows import CopyRows
 from tradetape.sinks.history.offsets import Offsets
 from tradetape.sinks.history.queries import query
+from tradetape.sinks.history.schema import SCHEMA
 from tradetape.sinks.history.tables import HistoryTable, Values, read_tables
 from tradetape.sinks.history.writer import HistoryWriter
 from tradetape.streams.dead_letters import DeadLetters
@@ -69,6 +69,8 @@ class HistorySink:
         topic_uuid: Callable[[str], str],
         codec: Codec | None = None,
         name: str = "history",
+        offsets: Offsets | None = None,
+        schema: str = SCHEMA,
     ) -> None:
         self.name = name
         self.topics = tuple(catalogue.topic_name(one) for one in catalogue)
@@ -77,7 +79,8 @@ class HistorySink:
         self._dsn = dsn
         self._codec = codec or Codec(catalogue)
         self._dead_letters = dead_letters
-        self._offsets = Offsets(name, topic_uuid)
+        self._offsets = offsets or Offsets(name, topic_uuid)
+        self._schema = schema
         self._known_months: set[tuple[str, str]] = set()
         self._session: _Session | None = None
 
@@ -119,12 +122,12 @@ class HistorySink:
             connection = connect(self._dsn, application=f"tradetape-{self.name}")
             try:
                 with passing_errors():
-                    tables = read_tables(connection, self._event_types)
+                    tables = read_tables(connection, self._event_types, self._schema)
                     self._offsets.retake(connection)
             except BaseException:
                 connection.close()
                 raise
-            self._session = _Session(connection, HistoryWriter(connection, self._offsets), tables)
+            self._session = _Session(connection, HistoryWriter(connection, self._offsets, self._schema), tables)
         return self._session
 
     def _lost_session_forgotten(self) -> _ForgetOnLoss:
@@ -142,10 +145,7 @@ class HistorySink:
 
     def _new(self, batch: Sequence[Record]) -> list[Record]:
         """Those that are not stored yet: a batch may come again after a COMMIT whose answer was lost."""
-        starts: dict[tuple[str, int], int] = {
-            place: holding.next_offset or 0 for place, holding in self._offsets.held.items()
-        }
-        news = [one for one in batch if one.offset >= starts.get((one.topic, one.partition), sys.maxsize)]
+        news = self._offsets.unstored(batch)
         self.counts["skipped"] += len(batch) - len(news)
         return news
 
@@ -168,7 +168,7 @@ class HistorySink:
         for key in {(row.table.name, row.month) for row in rows} - self._known_months:
             try:
                 with passing_errors():
-                    session.connection.execute(query("ensure_month"), {"table": key[0], "month": key[1]})
+                    session.connection.execute(query("ensure_month", self._schema), {"table": key[0], "month": key[1]})
                 self._known_months.add(key)
             except psycopg.DataError as error:
                 refused[key] = error

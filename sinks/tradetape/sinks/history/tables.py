@@ -17,9 +17,9 @@ from tradetape.schemas.catalogue import EventType
 from tradetape.sinks.errors import SchemaBehind
 from tradetape.sinks.history.copy_rows import ENCODERS, NULL, DoubleColumns, Encode, RowEncoder, jsonb
 from tradetape.sinks.history.queries import query
+from tradetape.sinks.history.schema import SCHEMA
 from tradetape.streams.record import Record
 
-SCHEMA = "tradetape"
 PLACE: Mapping[str, str] = {"topic": "string", "partition": "int", "offset": "long"}
 """Where the event lies on the tape, with the kinds that a field of that sort would have."""
 OPEN_MAP = "values"
@@ -145,20 +145,22 @@ def _encode(kind: str, document: Convert | None) -> Encode:
     return (lambda value: encode(document(value))) if document is not None and kind == "jsonb" else encode
 
 
-def read_tables(connection: psycopg.Connection, event_types: Mapping[str, EventType]) -> dict[str, HistoryTable]:
+def read_tables(
+    connection: psycopg.Connection, event_types: Mapping[str, EventType], schema: str = SCHEMA
+) -> dict[str, HistoryTable]:
     """The table of each topic. Raises SchemaBehind where one is missing or does not fit."""
     return {
-        topic: HistoryTable(event_type, _facts(connection, event_type.table))
+        topic: HistoryTable(event_type, _facts(connection, event_type.table, schema))
         for topic, event_type in event_types.items()
     }
 
 
-def _facts(connection: psycopg.Connection, table: str) -> Facts:
-    named = {"schema": SCHEMA, "table": table}
+def _facts(connection: psycopg.Connection, table: str, schema: str) -> Facts:
+    named = {"schema": schema, "table": table}
     columns = {name: Column(*rest) for name, *rest in connection.execute(query("columns"), named).fetchall()}
     keys = connection.execute(query("keys"), named).fetchone()
     if not columns or keys is None:
-        raise SchemaBehind(f"there is no table {SCHEMA}.{table}; run `tradetape history migrate`")
+        raise SchemaBehind(f"there is no table {schema}.{table}; run `tradetape history migrate`")
     return Facts(columns, *keys)
 
 

@@ -14,7 +14,7 @@ from psycopg.sql import SQL, Composed, Identifier
 from tradetape.sinks.history.connection import passing_errors
 from tradetape.sinks.history.copy_rows import CopyRows
 from tradetape.sinks.history.offsets import Offsets
-from tradetape.sinks.history.tables import SCHEMA
+from tradetape.sinks.history.schema import SCHEMA
 from tradetape.streams.processor import Partition
 
 _COPY = SQL("COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)")
@@ -25,9 +25,10 @@ _MERGE = SQL("INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} ON C
 class HistoryWriter:
     """Writes rows and offsets in one transaction of a session in autocommit mode."""
 
-    def __init__(self, connection: psycopg.Connection, offsets: Offsets) -> None:
+    def __init__(self, connection: psycopg.Connection, offsets: Offsets, schema: str = SCHEMA) -> None:
         self._connection = connection
         self._offsets = offsets
+        self._schema = schema
 
     def write(self, tables: Sequence[CopyRows], ends: Mapping[Partition, int]) -> int:
         """Store rows that are all new; how many. Raises psycopg's UniqueViolation when one is not."""
@@ -56,11 +57,11 @@ class HistoryWriter:
         return None
 
     def _copy(self, rows: CopyRows) -> int:
-        return self._copy_into(Identifier(SCHEMA, rows.table), rows)
+        return self._copy_into(Identifier(self._schema, rows.table), rows)
 
     def _copy_through_stage(self, rows: CopyRows) -> int:
         stage = Identifier("pg_temp", f"stage_{rows.table}")
-        table = Identifier(SCHEMA, rows.table)
+        table = Identifier(self._schema, rows.table)
         self._connection.execute(_STAGE.format(stage=stage, table=table))
         self._copy_into(stage, rows)
         return self._connection.execute(_MERGE.format(table=table, columns=_columns(rows), stage=stage)).rowcount
