@@ -19,6 +19,7 @@ from tradetape.streams.topic_reader import TopicReader
 
 BEGINNING = "beginning"
 _STRETCH = re.compile(r"([0-9]+)([smhd])")
+_TIMES = "give one such as 2026-01-31T12:00Z, a stretch before now such as 2h"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -45,21 +46,18 @@ def place(text: str, *, now: Callable[[], datetime] = lambda: datetime.now(UTC))
         return Place(offset=0)
     if text.isdecimal():
         return Place(offset=int(text))
+    choices = f"place on a topic: {_TIMES}, an offset, or {BEGINNING}"
+    return Place(timestamp_ms=int(instant(text, choices=choices, now=now).timestamp() * 1_000))
+
+
+def instant(text: str, *, choices: str = f"time: {_TIMES}", now: Callable[[], datetime]) -> datetime:
+    """A time as people write it; `choices` says what else they might have written. Raises UsageError."""
     if (stretch := _STRETCH.fullmatch(text)) is not None:
-        instant = now() - timedelta(**{_UNITS[stretch[2]]: int(stretch[1])})
-    else:
-        instant = _instant(text)
-    return Place(timestamp_ms=int(instant.timestamp() * 1_000))
-
-
-def _instant(text: str) -> datetime:
+        return now() - timedelta(**{_UNITS[stretch[2]]: int(stretch[1])})
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
-        raise UsageError(
-            f"{text!r} is no place on a topic: give a time such as 2026-01-31T12:00Z, a stretch before now such as 2h, "
-            f"an offset, or {BEGINNING}"
-        ) from None
+        raise UsageError(f"{text!r} is no {choices}") from None
     if instant.tzinfo is None:
         raise UsageError(f"{text!r} is a time without a zone: end it with Z for UTC")
     return instant

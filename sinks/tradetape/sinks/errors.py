@@ -5,7 +5,10 @@ SinksError (StreamsError)
 ├── Fenced                another sink owns the partition; nothing was written  (Terminal)
 ├── WentBack              the database is older than what was written to it     (Terminal)
 ├── SchemaBehind          the tables are not those of this version              (Terminal)
-└── MigrationError        a migration is damaged or could not be applied        (Terminal)
+├── MigrationError        a migration is damaged or could not be applied        (Terminal)
+├── ReportUnknown         the history has no view, query or column of that name (Terminal)
+├── RetentionRefused      months of that table are not to be dropped            (Terminal)
+└── PromotionRefused      that indicator cannot have a column of its own        (Terminal)
 """
 
 from __future__ import annotations
@@ -35,3 +38,15 @@ class SchemaBehind(SinksError, Terminal):
 
 class MigrationError(SinksError, Terminal):
     """A migration is damaged or could not be applied."""
+
+
+class ReportUnknown(SinksError, Terminal):
+    """The history has no view, query or column of that name."""
+
+
+class RetentionRefused(SinksError, Terminal):
+    """Months of that table are not to be dropped."""
+
+
+class PromotionRefused(SinksError, Terminal):
+    """That indicator cannot have a column of its own."""

@@ -76,3 +76,35 @@ LEFT JOIN pg_inherits i ON i.inhparent = c.oid
 LEFT JOIN pg_class k ON k.oid = i.inhrelid
 WHERE c.relnamespace = to_regnamespace('tradetape') AND c.relkind = 'p'
 GROUP BY c.relname ORDER BY c.relname
+
+-- name: views
+-- Each view of the history with its comment.
+SELECT relname, coalesce(obj_description(oid, 'pg_class'), '') FROM pg_class
+WHERE relnamespace = to_regnamespace('tradetape') AND relkind = 'v' ORDER BY relname
+
+-- name: partitions
+-- Each month of each table: its partition, estimated rows (-1 where nobody has looked yet), bytes with its indexes.
+SELECT c.relname, to_date(substring(k.relname FROM '_y([0-9]{4}m[0-9]{2})$'), 'YYYY"m"MM'), k.relname, k.reltuples::bigint,
+       pg_total_relation_size(k.oid), pg_relation_size(k.oid)
+FROM pg_class c
+JOIN pg_inherits i ON i.inhparent = c.oid
+JOIN pg_class k ON k.oid = i.inhrelid
+WHERE c.relnamespace = to_regnamespace('tradetape') AND c.relkind = 'p'
+  AND (%(table)s::text IS NULL OR c.relname = %(table)s)
+ORDER BY c.relname, k.relname
+
+-- name: retention
+-- The tables whose months may be dropped, and how many months before the current one are always kept.
+SELECT table_name, least_months FROM tradetape.retention ORDER BY table_name
+
+-- name: oldest_kept
+-- The first month that is kept when so many before the current one are.
+SELECT (date_trunc('month', now() AT TIME ZONE 'UTC') - make_interval(months => %(months)s))::date
+
+-- name: drop_month
+-- Drop the partition of a month; false where there is none.
+SELECT tradetape.drop_month(%(table)s, %(month)s)
+
+-- name: dropped_months
+-- What retention has dropped of a table.
+SELECT month FROM tradetape.dropped_months WHERE table_name = %(table)s

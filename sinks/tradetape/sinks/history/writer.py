@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import psycopg
+from psycopg import errors as sqlstate
 from psycopg.sql import SQL, Composed, Identifier
 
+from tradetape.sinks.errors import DatabaseUnavailable
 from tradetape.sinks.history.connection import passing_errors
 from tradetape.sinks.history.copy_rows import CopyRows
 from tradetape.sinks.history.offsets import Offsets
@@ -63,7 +65,14 @@ class HistoryWriter:
         table = Identifier(SCHEMA, rows.table)
         self._connection.execute(_STAGE.format(stage=stage, table=table))
         self._copy_into(stage, rows)
-        return self._connection.execute(_MERGE.format(table=table, columns=_columns(rows), stage=stage)).rowcount
+        merge = _MERGE.format(table=table, columns=_columns(rows), stage=stage)
+        try:
+            return self._connection.execute(merge).rowcount
+        except sqlstate.CheckViolation as error:
+            if error.diag.constraint_name is None:
+                # No partition, though all were there a moment ago: retention, and no fault of any row.
+                raise DatabaseUnavailable(f"a month of {rows.table} was dropped while its events were stored") from error
+            raise
 
     def _copy_into(self, table: Identifier, rows: CopyRows) -> int:
         with self._connection.cursor() as cursor:
