@@ -8,6 +8,7 @@ SinksError (StreamsError)
 ├── MigrationError        a migration is damaged or could not be applied        (Terminal)
 ├── ReportUnknown         the history has no view, query or column of that name (Terminal)
 ├── RetentionRefused      months of that table are not to be dropped            (Terminal)
+├── RolesRefused          the connecting user may not make the roles            (Terminal)
 └── PromotionRefused      that indicator cannot have a column of its own        (Terminal)
 """
 
@@ -46,6 +47,10 @@ class ReportUnknown(SinksError, Terminal):
 
 class RetentionRefused(SinksError, Terminal):
     """Months of that table are not to be dropped."""
+
+
+class RolesRefused(SinksError, Terminal):
+    """The connecting user may not make the roles."""
 
 
 class PromotionRefused(SinksError, Terminal):

@@ -1,4 +1,4 @@
-"""`tradetape history partitions` and `retain`: what each month weighs, and how old ones are let go."""
+"""`tradetape history partitions`, `retain`, `roles`, `promote-indicator`: months, rights and columns of the history."""
 
 from __future__ import annotations
 
@@ -38,6 +38,25 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     retain.add_argument("--apply", action="store_true", help="do it")
     retain.set_defaults(run=_retain)
+    roles = actions.add_parser(
+        "roles", help="roles with least rights: owner, sink, reader, retention", formatter_class=_RAW,
+        description="Make the roles tradetape_owner, tradetape_sink, tradetape_reader and tradetape_retention, and give "
+        "them their rights; or print the statements. They have no login: GRANT them to the users that have one. All "
+        "workers of one sink log in as one user.",
+        epilog="examples:\n  tradetape history roles --print\n  tradetape history roles --apply",
+    )  # fmt: skip
+    form = roles.add_mutually_exclusive_group(required=True)
+    form.add_argument("--print", action="store_true", dest="is_printed", help="print the statements")
+    form.add_argument("--apply", action="store_true", help="do it; harmless when done already")
+    roles.set_defaults(run=_roles)
+    promote = actions.add_parser(
+        "promote-indicator", help="give an indicator a column of its own", formatter_class=_RAW,
+        description="Give an indicator that lies in `extra` a column of indicator_updates, and move its values there, "
+        "while sinks go on writing. Harmless when done already.",
+        epilog="example:\n  tradetape history promote-indicator rsi_21",
+    )  # fmt: skip
+    promote.add_argument("name", metavar="NAME", help="its name in extra, such as rsi_21")
+    promote.set_defaults(run=_promote)
 
 
 def _partitions(args: argparse.Namespace) -> int:
@@ -90,4 +109,31 @@ def _retain(args: argparse.Namespace) -> int:
         print("No month is that old.", file=sys.stderr)
     elif not args.apply:
         print("Nothing was dropped; --apply does it.", file=sys.stderr)
+    return exit_codes.OK
+
+
+def _roles(args: argparse.Namespace) -> int:
+    from tradetape.console.environment import settings
+    from tradetape.sinks.history import roles
+    from tradetape.sinks.history.connection import connect
+
+    if args.is_printed:
+        print(roles.text(), end="")
+        return exit_codes.OK
+    with connect(settings().required("DATABASE_URL"), application="tradetape-roles") as connection:
+        roles.apply(connection)
+    print("The roles have their rights; `GRANT tradetape_sink TO …` gives one to a login.", file=sys.stderr)
+    return exit_codes.OK
+
+
+def _promote(args: argparse.Namespace) -> int:
+    from tradetape.console.environment import settings
+    from tradetape.sinks.history.connection import connect
+    from tradetape.sinks.history.promotion import promote
+
+    with connect(settings().required("DATABASE_URL"), application="tradetape-promotion") as connection:
+        found = promote(connection, args.name)
+    print(f"{'added' if found.is_new else 'found'} column {args.name}, moved {found.rows:,} values into it")
+    if found.has_old_sinks:
+        print("A running sink may not know the column: restart it, and run this again.", file=sys.stderr)
     return exit_codes.OK

@@ -14,6 +14,7 @@ import psycopg
 from psycopg.sql import SQL
 
 from tradetape.sinks.errors import MigrationError
+from tradetape.sinks.history import roles
 from tradetape.sinks.history.connection import PASSING, passing_errors
 
 LOCK = 7_241_850_613
@@ -69,11 +70,14 @@ def migrate(dsn: str, migrations: Sequence[Migration] | None = None) -> list[str
     migrations = shipped() if migrations is None else migrations
     with passing_errors(), psycopg.connect(dsn, autocommit=True, application_name="tradetape-migrate") as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+        has_roles = roles.become_owner(connection)
         connection.execute(_BOOK)
         names = []
         for one in pending(connection, migrations):
             _apply(connection, one)
             names.append(one.name)
+        if has_roles and names:
+            roles.renew_grants(connection)
         return names
 
 

@@ -108,3 +108,25 @@ SELECT tradetape.drop_month(%(table)s, %(month)s)
 -- name: dropped_months
 -- What retention has dropped of a table.
 SELECT month FROM tradetape.dropped_months WHERE table_name = %(table)s
+
+-- name: has_extra
+-- Whether any update has an indicator without a column of its own.
+SELECT 1 FROM tradetape.indicator_updates WHERE extra ? %(name)s LIMIT 1
+
+-- name: end_sinks
+-- End the sessions of all sinks that are at work, and wait until each is gone; they make another one at once.
+SELECT coalesce(pg_terminate_backend(s.owner_pid, 5000), false)
+FROM (SELECT DISTINCT o.owner_pid, o.owner_backend_start FROM tradetape.sink_offsets o) s
+JOIN pg_stat_activity a ON a.pid = s.owner_pid AND (a.backend_start = s.owner_backend_start OR a.backend_start IS NULL)
+
+-- name: month_span
+-- The first and the last event of a month, asked of its table, which a reader may read.
+SELECT min(event_time), max(event_time) FROM {table}
+WHERE event_time >= %(month)s::timestamp AT TIME ZONE 'UTC'
+  AND event_time < (%(month)s::timestamp + interval '1 month') AT TIME ZONE 'UTC'
+
+-- name: month_count
+-- The number of events of a month.
+SELECT count(*) FROM {table}
+WHERE event_time >= %(month)s::timestamp AT TIME ZONE 'UTC'
+  AND event_time < (%(month)s::timestamp + interval '1 month') AT TIME ZONE 'UTC'

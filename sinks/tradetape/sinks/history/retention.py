@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import psycopg
 from psycopg import errors as sqlstate
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import Identifier
 
 from tradetape.sinks.errors import DatabaseUnavailable, RetentionRefused
 from tradetape.sinks.history.connection import passing_errors
@@ -24,9 +24,6 @@ COUNTED_BYTES = 64 * 1024**2
 """Partitions up to this size are counted; of larger ones PostgreSQL's own estimate is given."""
 ATTEMPTS = 10
 PAUSE_S = 0.5
-
-_SPAN = SQL("SELECT min(event_time), max(event_time) FROM {partition}")
-_COUNT = SQL("SELECT count(*) FROM {partition}")
 
 
 class Month(NamedTuple):
@@ -52,18 +49,20 @@ class Drop(NamedTuple):
 def months(connection: psycopg.Connection, table: str | None = None) -> Iterator[Month]:
     """Every month of the history, or of one table."""
     with passing_errors():
-        for name, month, partition, estimate, size_bytes, heap_bytes in _partitions(connection, table):
-            place = Identifier(SCHEMA, partition)
+        for name, month, estimate, size_bytes, heap_bytes in _partitions(connection, table):
+            place, within = Identifier(SCHEMA, name), {"month": month}
             # By the primary key, which begins with the time: no scan.
-            first, last = connection.execute(_SPAN.format(partition=place)).fetchone() or (None, None)
+            first, last = connection.execute(query("month_span").format(table=place), within).fetchone() or (None, None)
             is_estimate = heap_bytes > COUNTED_BYTES
-            counted = None if is_estimate else connection.execute(_COUNT.format(partition=place)).fetchone()
+            counted = (
+                None if is_estimate else connection.execute(query("month_count").format(table=place), within).fetchone()
+            )
             yield Month(name, month, counted[0] if counted else max(0, estimate), is_estimate, size_bytes, first, last)
 
 
-def _partitions(connection: psycopg.Connection, table: str | None) -> list[tuple[str, date, str, int, int, int]]:
+def _partitions(connection: psycopg.Connection, table: str | None) -> list[tuple[str, date, int, int, int]]:
     rows = connection.execute(query("partitions"), {"table": table}).fetchall()
-    return [(name, month, partition, *sizes) for name, month, partition, *sizes in rows if month is not None]
+    return [(name, month, *sizes) for name, month, _, *sizes in rows if month is not None]
 
 
 def expired(connection: psycopg.Connection, *, keep_months: int, tables: Sequence[str] = ()) -> list[Drop]:
@@ -84,7 +83,7 @@ def expired(connection: psycopg.Connection, *, keep_months: int, tables: Sequenc
         found = [
             Drop(name, month, size_bytes)
             for table in tables or least
-            for name, month, _, _, size_bytes, _ in _partitions(connection, table)
+            for name, month, _, size_bytes, _ in _partitions(connection, table)
             if month < oldest_kept
         ]
     return sorted(found, key=lambda one: (one.month, one.table))

@@ -78,6 +78,7 @@ class HistoryTable:
         # Others are left to their defaults: a table may be one version ahead of us.
         self.columns = tuple(name for name in facts.columns if name in filled)
         kinds = {name: facts.columns[name].kind for name in self.columns}
+        self.kinds = tuple(kinds.values())
         self._encoder = RowEncoder([*self._parts(kinds, fields, documents)], columns=len(self.columns))
 
     def row(self, record: Record, plain: Values) -> bytes:
