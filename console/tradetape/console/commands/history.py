@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tradetape.console import exit_codes
-from tradetape.console.commands import history_query, history_upkeep
+from tradetape.console.commands import history_query, history_upkeep, history_verify
 
 if TYPE_CHECKING:
     import psycopg
@@ -46,6 +46,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     status.set_defaults(run=_status)
     history_query.register(actions)
     history_upkeep.register(actions)
+    history_verify.register(actions)
 
 
 class Table(NamedTuple):

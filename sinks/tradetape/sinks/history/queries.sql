@@ -130,3 +130,18 @@ WHERE event_time >= %(month)s::timestamp AT TIME ZONE 'UTC'
 SELECT count(*) FROM {table}
 WHERE event_time >= %(month)s::timestamp AT TIME ZONE 'UTC'
   AND event_time < (%(month)s::timestamp + interval '1 month') AT TIME ZONE 'UTC'
+
+-- name: reached
+-- How far a sink has come on each partition of a topic.
+SELECT partition, coalesce(next_offset, 0) FROM tradetape.sink_offsets
+WHERE sink = %(sink)s AND topic = %(topic)s AND topic_uuid = %(uuid)s
+
+-- name: rows
+-- The rows of a stretch of time in the order of the primary key.
+SELECT * FROM {table}
+WHERE (%(start)s::timestamptz IS NULL OR event_time >= %(start)s) AND (%(end)s::timestamptz IS NULL OR event_time < %(end)s)
+ORDER BY event_time, event_id
+
+-- name: row
+-- One row by its key.
+SELECT * FROM {table} WHERE event_time = %(event_time)s AND event_id = %(event_id)s
