@@ -41,7 +41,7 @@ class Worker:
         environment = {
             **os.environ,
             "KAFKA_BOOTSTRAP_SERVERS": rig.kafka.bootstrap_servers,
-            "DATABASE_URL": rig.dsn,
+            "DATABASE_URL": rig.sink_dsn,
             "TRADETAPE_TOPIC_PREFIX": rig.catalogue.prefix,
         }
         self._environment = environment

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import fastavro
 import psycopg
@@ -20,7 +21,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPar
 from confluent_kafka import Producer as RawProducer
 from confluent_kafka.admin import OffsetSpec
 from psycopg.rows import DictRow, dict_row
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Identifier, Literal
 
 from tradetape.console import topics
 from tradetape.producers import Producer
@@ -29,6 +30,7 @@ from tradetape.producers.producer import Overflow
 from tradetape.schemas import CATALOGUE, Catalogue
 from tradetape.schemas.avro_schema import without_logical_types
 from tradetape.schemas.catalogue import EventType
+from tradetape.sinks.history import roles
 from tradetape.sinks.history.migrate import migrate
 from tradetape.sinks.history.sink import HistorySink
 from tradetape.streams.dead_letters import DeadLetters, KafkaDeadLetters, MemoryDeadLetters
@@ -60,6 +62,8 @@ class HistoryRig:
         self._schemas: dict[str, Any] = {}
         topics.apply(self._admin, self.catalogue)
         migrate(dsn)
+        self.sink_dsn = login_of(dsn, "tradetape_sink")
+        """What a sink logs in with: it may write rows and its offsets, and nothing else."""
 
     def producer(self, *, overflow: Overflow = "wait", source: str = "test") -> Producer:
         """A producer onto the test's topics."""
@@ -77,7 +81,7 @@ class HistoryRig:
     def sink(self, *, dsn: str | None = None, dead_letters: DeadLetters | None = None) -> HistorySink:
         """A history sink onto the test's database; dead letters stay in memory unless given a place."""
         return HistorySink(
-            dsn=dsn or self.dsn,
+            dsn=dsn or self.sink_dsn,
             catalogue=self.catalogue,
             dead_letters=dead_letters or MemoryDeadLetters("history"),
             topic_uuid=TopicIds(self.kafka),
@@ -265,6 +269,18 @@ class EngineThread:
             self._engine.run(self._stop)
         except BaseException as error:  # noqa: BLE001  # kept for the test, which raises it
             self.failure = error
+
+
+def login_of(dsn: str, role: str) -> str:
+    """The database as a user sees it who has only the rights of a role; makes roles and user where they are missing."""
+    user, password = f"test_{role}", "only-for-tests"
+    with psycopg.connect(dsn) as connection:
+        roles.apply(connection)
+        if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [user]).fetchone():
+            made = SQL("CREATE ROLE {user} LOGIN PASSWORD {password} IN ROLE {role}")
+            connection.execute(made.format(user=Identifier(user), password=Literal(password), role=Identifier(role)))
+    address = urlsplit(dsn)
+    return address._replace(netloc=f"{user}:{password}@{address.hostname}:{address.port}").geturl()
 
 
 def _record(message: Any) -> Record:

@@ -130,7 +130,7 @@ def test_each_column_of_a_map_holds_its_own_value_or_null(values: dict[str, floa
 
 
 def test_what_copy_reads_begins_and_ends_as_it_wants() -> None:
-    pieces = CopyRows("t", ("a",), iter([b"ONE", b"TWO"])).pieces()
+    pieces = CopyRows("t", ("a",), ("text",), iter([b"ONE", b"TWO"])).pieces()
     assert b"".join(pieces) == b"PGCOPY\n\xff\r\n\x00" + bytes(8) + b"ONETWO" + b"\xff\xff"
 
 
@@ -142,7 +142,7 @@ def test_the_first_rows_can_be_stored_before_the_last_is_encoded() -> None:
             encoded.append(number)
             yield b"%d;" % number
 
-    pieces = CopyRows("t", ("a",), rows()).pieces()
+    pieces = CopyRows("t", ("a",), ("text",), rows()).pieces()
     first = next(pieces) + next(pieces)
     assert first.endswith(b"%d;" % (ROWS_A_PIECE - 1))
     assert len(encoded) == ROWS_A_PIECE

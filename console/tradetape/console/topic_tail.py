@@ -19,6 +19,7 @@ from tradetape.streams.topic_reader import TopicReader
 
 BEGINNING = "beginning"
 _STRETCH = re.compile(r"([0-9]+)([smhd])")
+_TIMES = "give one such as 2026-01-31T12:00Z, a stretch before now such as 2h"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -45,26 +46,23 @@ def place(text: str, *, now: Callable[[], datetime] = lambda: datetime.now(UTC))
         return Place(offset=0)
     if text.isdecimal():
         return Place(offset=int(text))
-    try:
-        instant = moment(text, now=now)
-    except UsageError as error:
-        raise UsageError(f"{error}, an offset, or {BEGINNING}") from None
-    return Place(timestamp_ms=int(instant.timestamp() * 1_000))
+    choices = f"place on a topic: {_TIMES}, an offset, or {BEGINNING}"
+    return Place(timestamp_ms=int(instant(text, choices=choices, now=now).timestamp() * 1_000))
 
 
-def moment(text: str, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> datetime:
-    """An instant as people write it: a time with its zone, or a stretch before now. Raises UsageError."""
+def instant(
+    text: str, *, choices: str = f"time: {_TIMES}", now: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> datetime:
+    """A time as people write it; `choices` says what else they might have written. Raises UsageError."""
     if (stretch := _STRETCH.fullmatch(text)) is not None:
         return now() - timedelta(**{_UNITS[stretch[2]]: int(stretch[1])})
     try:
-        instant = datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text)
     except ValueError:
-        raise UsageError(
-            f"{text!r} is no time: give one such as 2026-01-31T12:00Z, a stretch before now such as 2h"
-        ) from None
-    if instant.tzinfo is None:
+        raise UsageError(f"{text!r} is no {choices}") from None
+    if found.tzinfo is None:
         raise UsageError(f"{text!r} is a time without a zone: end it with Z for UTC")
-    return instant
+    return found
 
 
 def topic_named(catalogue: Catalogue, name: str) -> str:

@@ -6,6 +6,10 @@ SinksError (StreamsError)
 ├── WentBack              the database is older than what was written to it     (Terminal)
 ├── SchemaBehind          the tables are not those of this version              (Terminal)
 ├── MigrationError        a migration is damaged or could not be applied        (Terminal)
+├── ReportUnknown         the history has no view, query or column of that name (Terminal)
+├── RetentionRefused      months of that table are not to be dropped            (Terminal)
+├── RolesRefused          the connecting user may not make the roles            (Terminal)
+├── PromotionRefused      that indicator cannot have a column of its own        (Terminal)
 ├── SchemaNameRefused     a name that no schema of a history can have           (Terminal)
 ├── ReplayRefused         a replay that would harm what is live, or cannot be   (Terminal)
 └── ReplayStopped         a replay was asked to stop before it had come through
@@ -38,6 +42,22 @@ class SchemaBehind(SinksError, Terminal):
 
 class MigrationError(SinksError, Terminal):
     """A migration is damaged or could not be applied."""
+
+
+class ReportUnknown(SinksError, Terminal):
+    """The history has no view, query or column of that name."""
+
+
+class RetentionRefused(SinksError, Terminal):
+    """Months of that table are not to be dropped."""
+
+
+class RolesRefused(SinksError, Terminal):
+    """The connecting user may not make the roles."""
+
+
+class PromotionRefused(SinksError, Terminal):
+    """That indicator cannot have a column of its own."""
 
 
 class SchemaNameRefused(SinksError, Terminal):

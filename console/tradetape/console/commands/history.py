@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tradetape.console import exit_codes
+from tradetape.console.commands import history_query, history_upkeep, history_verify
 
 if TYPE_CHECKING:
     import psycopg
@@ -26,7 +27,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add the commands of the history."""
     history = commands.add_parser(
         "history", help="the tables of the history", formatter_class=_RAW,
-        epilog="examples:\n  tradetape history migrate\n  tradetape history status --json",
+        epilog="examples:\n  tradetape history migrate\n  tradetape history query daily_pnl --symbol BTCUSDT",
     )  # fmt: skip
     actions = history.add_subparsers(title="actions", metavar="ACTION", required=True)
     migrate = actions.add_parser(
@@ -43,6 +44,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )  # fmt: skip
     status.add_argument("--json", action="store_true", help="one JSON document")
     status.set_defaults(run=_status)
+    history_query.register(actions)
+    history_upkeep.register(actions)
+    history_verify.register(actions)
 
 
 class Table(NamedTuple):

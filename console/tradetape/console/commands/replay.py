@@ -144,7 +144,7 @@ def _carry_out(args: argparse.Namespace, settings: Settings, stop: threading.Eve
 def _request(args: argparse.Namespace, settings: Settings) -> Request:
     from tradetape.console.errors import UsageError
     from tradetape.console.replay_run import refuse_unfit
-    from tradetape.console.topic_tail import moment, topic_named
+    from tradetape.console.topic_tail import instant, topic_named
     from tradetape.schemas import times
     from tradetape.sinks.replay.plan import STATE, Request, parse_into, parse_speed
     from tradetape.streams.processors.current_state import RECORDS
@@ -160,11 +160,11 @@ def _request(args: argparse.Namespace, settings: Settings) -> Request:
     ]:
         raise UsageError(f"{unfit[0]} cannot be replayed into {args.into}")
     start_us, end_us, at_us = (
-        None if text is None else times.from_datetime(moment(text)) for text in (args.start, args.end, args.at)
+        None if text is None else times.from_datetime(instant(text)) for text in (args.start, args.end, args.at)
     )
     speed = parse_speed(args.speed)
     if kind == STATE and args.prefix is not None and speed is None and at_us is None:
-        at_us = times.from_datetime(moment("0s")) if end_us is None else end_us - 1
+        at_us = times.from_datetime(instant("0s")) if end_us is None else end_us - 1
     request = Request(
         kind=kind, name=name, start_us=start_us, end_us=end_us, speed=speed, schema=args.schema, prefix=args.prefix,
         topics=tuple(dict.fromkeys(topics or (projected if kind == STATE else ()))), at_us=at_us, verbatim=args.verbatim,

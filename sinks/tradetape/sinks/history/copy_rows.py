@@ -45,6 +45,8 @@ class CopyRows(NamedTuple):
 
     table: str
     columns: tuple[str, ...]
+    kinds: tuple[str, ...]
+    """The columns' types, of those in ENCODERS."""
     encoded: Iterator[bytes]
 
     def pieces(self) -> Iterator[bytes]:

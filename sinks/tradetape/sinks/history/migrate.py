@@ -14,6 +14,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from tradetape.sinks.errors import MigrationError
+from tradetape.sinks.history import roles
 from tradetape.sinks.history.connection import PASSING, passing_errors
 from tradetape.sinks.history.schema import SCHEMA, checked, in_schema
 
@@ -76,11 +77,14 @@ def migrate(dsn: str, migrations: Sequence[Migration] | None = None, *, schema: 
     migrations = shipped() if migrations is None else migrations
     with passing_errors(), psycopg.connect(dsn, autocommit=True, application_name="tradetape-migrate") as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+        has_roles = schema == SCHEMA and roles.become_owner(connection)
         connection.execute(_BOOK.format(schema=Identifier(checked(schema)), table=_book(schema)))
         names = []
         for one in pending(connection, migrations, schema):
             _apply(connection, one, schema)
             names.append(one.name)
+        if has_roles and names:
+            roles.renew_grants(connection)
         return names
 
 

@@ -76,3 +76,72 @@ LEFT JOIN pg_inherits i ON i.inhparent = c.oid
 LEFT JOIN pg_class k ON k.oid = i.inhrelid
 WHERE c.relnamespace = to_regnamespace('tradetape') AND c.relkind = 'p'
 GROUP BY c.relname ORDER BY c.relname
+
+-- name: views
+-- Each view of the history with its comment.
+SELECT relname, coalesce(obj_description(oid, 'pg_class'), '') FROM pg_class
+WHERE relnamespace = to_regnamespace('tradetape') AND relkind = 'v' ORDER BY relname
+
+-- name: partitions
+-- Each month of each table: its partition, estimated rows (-1 where nobody has looked yet), bytes with its indexes.
+SELECT c.relname, to_date(substring(k.relname FROM '_y([0-9]{4}m[0-9]{2})$'), 'YYYY"m"MM'), k.relname, k.reltuples::bigint,
+       pg_total_relation_size(k.oid), pg_relation_size(k.oid)
+FROM pg_class c
+JOIN pg_inherits i ON i.inhparent = c.oid
+JOIN pg_class k ON k.oid = i.inhrelid
+WHERE c.relnamespace = to_regnamespace('tradetape') AND c.relkind = 'p'
+  AND (%(table)s::text IS NULL OR c.relname = %(table)s)
+ORDER BY c.relname, k.relname
+
+-- name: retention
+-- The tables whose months may be dropped, and how many months before the current one are always kept.
+SELECT table_name, least_months FROM tradetape.retention ORDER BY table_name
+
+-- name: oldest_kept
+-- The first month that is kept when so many before the current one are.
+SELECT (date_trunc('month', now() AT TIME ZONE 'UTC') - make_interval(months => %(months)s))::date
+
+-- name: drop_month
+-- Drop the partition of a month; false where there is none.
+SELECT tradetape.drop_month(%(table)s, %(month)s)
+
+-- name: dropped_months
+-- What retention has dropped of a table.
+SELECT month FROM tradetape.dropped_months WHERE table_name = %(table)s
+
+-- name: has_extra
+-- Whether any update has an indicator without a column of its own.
+SELECT 1 FROM tradetape.indicator_updates WHERE extra ? %(name)s LIMIT 1
+
+-- name: end_sinks
+-- End the sessions of all sinks that are at work, and wait until each is gone; they make another one at once.
+SELECT coalesce(pg_terminate_backend(s.owner_pid, 5000), false)
+FROM (SELECT DISTINCT o.owner_pid, o.owner_backend_start FROM tradetape.sink_offsets o) s
+JOIN pg_stat_activity a ON a.pid = s.owner_pid AND (a.backend_start = s.owner_backend_start OR a.backend_start IS NULL)
+
+-- name: month_span
+-- The first and the last event of a month, asked of its table, which a reader may read.
+SELECT min(event_time), max(event_time) FROM {table}
+WHERE event_time >= %(month)s::timestamp AT TIME ZONE 'UTC'
+  AND event_time < (%(month)s::timestamp + interval '1 month') AT TIME ZONE 'UTC'
+
+-- name: month_count
+-- The number of events of a month.
+SELECT count(*) FROM {table}
+WHERE event_time >= %(month)s::timestamp AT TIME ZONE 'UTC'
+  AND event_time < (%(month)s::timestamp + interval '1 month') AT TIME ZONE 'UTC'
+
+-- name: reached
+-- How far a sink has come on each partition of a topic.
+SELECT partition, coalesce(next_offset, 0) FROM tradetape.sink_offsets
+WHERE sink = %(sink)s AND topic = %(topic)s AND topic_uuid = %(uuid)s
+
+-- name: rows
+-- The rows of a stretch of time in the order of the primary key.
+SELECT * FROM {table}
+WHERE (%(start)s::timestamptz IS NULL OR event_time >= %(start)s) AND (%(end)s::timestamptz IS NULL OR event_time < %(end)s)
+ORDER BY event_time, event_id
+
+-- name: row
+-- One row by its key.
+SELECT * FROM {table} WHERE event_time = %(event_time)s AND event_id = %(event_id)s

@@ -253,4 +253,4 @@ def _for_copy(rows: Sequence[_Row]) -> list[CopyRows]:
     by_table: dict[HistoryTable, list[_Row]] = {}
     for row in rows:
         by_table.setdefault(row.table, []).append(row)
-    return [CopyRows(table.name, table.columns, map(_Row.encoded, own)) for table, own in by_table.items()]
+    return [CopyRows(table.name, table.columns, table.kinds, map(_Row.encoded, own)) for table, own in by_table.items()]

@@ -79,6 +79,7 @@ class HistoryTable:
         self.columns = tuple(name for name in facts.columns if name in filled)
         kinds = {name: facts.columns[name].kind for name in self.columns}
         parts = [*self._parts(kinds, fields, documents)]
+        self.kinds = tuple(kinds.values())
         self._encoder = RowEncoder(parts, columns=len(self.columns), table=self.name)
 
     def row(self, record: Record, plain: Values) -> bytes:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import psycopg
+from psycopg import errors as sqlstate
 from psycopg.sql import SQL, Composed, Identifier
 
+from tradetape.sinks.errors import DatabaseUnavailable
 from tradetape.sinks.history.connection import passing_errors
 from tradetape.sinks.history.copy_rows import CopyRows
 from tradetape.sinks.history.offsets import Offsets
@@ -18,7 +20,8 @@ from tradetape.sinks.history.schema import SCHEMA
 from tradetape.streams.processor import Partition
 
 _COPY = SQL("COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)")
-_STAGE = SQL("CREATE TEMPORARY TABLE {stage} (LIKE {table}) ON COMMIT DROP")
+# Not LIKE the table, for which one would have to be allowed to read it.
+_STAGE = SQL("CREATE TEMPORARY TABLE {stage} ({columns}) ON COMMIT DROP")
 _MERGE = SQL("INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} ON CONFLICT DO NOTHING")
 
 
@@ -62,9 +65,18 @@ class HistoryWriter:
     def _copy_through_stage(self, rows: CopyRows) -> int:
         stage = Identifier("pg_temp", f"stage_{rows.table}")
         table = Identifier(self._schema, rows.table)
-        self._connection.execute(_STAGE.format(stage=stage, table=table))
+        self._connection.execute(_STAGE.format(stage=stage, columns=_typed_columns(rows)))
         self._copy_into(stage, rows)
-        return self._connection.execute(_MERGE.format(table=table, columns=_columns(rows), stage=stage)).rowcount
+        merge = _MERGE.format(table=table, columns=_columns(rows), stage=stage)
+        try:
+            return self._connection.execute(merge).rowcount
+        except sqlstate.CheckViolation as error:
+            if error.diag.constraint_name is None:
+                # No partition, though all were there a moment ago: retention, and no fault of any row.
+                raise DatabaseUnavailable(
+                    f"a month of {rows.table} was dropped while its events were stored"
+                ) from error
+            raise
 
     def _copy_into(self, table: Identifier, rows: CopyRows) -> int:
         with self._connection.cursor() as cursor:
@@ -76,3 +88,9 @@ class HistoryWriter:
 
 def _columns(rows: CopyRows) -> Composed:
     return SQL(", ").join(map(Identifier, rows.columns))
+
+
+def _typed_columns(rows: CopyRows) -> Composed:
+    return SQL(", ").join(
+        SQL("{} {}").format(Identifier(name), SQL(kind)) for name, kind in zip(rows.columns, rows.kinds, strict=True)
+    )
