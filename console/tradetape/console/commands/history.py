@@ -8,8 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tradetape.console import exit_codes
-from tradetape.console.commands import history_query, history_upkeep, history_verify
+from tradetape.console import exit_codes, history_query, history_upkeep, history_verify
 
 if TYPE_CHECKING:
     import psycopg

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tradetape.console import exit_codes
-from tradetape.console.commands.history_query import instant
+from tradetape.console.history_query import instant
 
 if TYPE_CHECKING:
     from tradetape.schemas import Catalogue, EventType

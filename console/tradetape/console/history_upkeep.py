@@ -7,7 +7,7 @@ import json
 import sys
 
 from tradetape.console import exit_codes
-from tradetape.console.commands.history_query import count
+from tradetape.console.history_query import count
 
 _RAW = argparse.RawDescriptionHelpFormatter
 _COLUMNS = ("table", "month", "rows", "bytes", "first", "last")
