@@ -15,6 +15,7 @@ from history_rig import HistoryRig
 from tradetape.console.commands import history
 from tradetape.schemas import (
     Action,
+    Codec,
     Direction,
     Event,
     Fill,
@@ -207,7 +208,7 @@ def test_what_is_sorted_on_disk_gives_the_same_findings(rig: HistoryRig) -> None
     for run_entries in (7, 500_000):
         with reports.reading(rig.dsn) as connection:
             one = verification.Verification(
-                connection=connection, reader=reader, catalogue=rig.catalogue, topic_uuid=TopicIds(rig.kafka),
+                connection=connection, reader=reader, codec=Codec(rig.catalogue), topic_uuid=TopicIds(rig.kafka),
                 run_entries=run_entries,
             )  # fmt: skip
             found.append(

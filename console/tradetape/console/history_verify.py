@@ -38,6 +38,7 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def _verify(args: argparse.Namespace) -> int:
     from tradetape.console.environment import settings as effective_settings
+    from tradetape.producers.codecs import codec_of
     from tradetape.producers.connection import KafkaSettings
     from tradetape.sinks.history import reports
     from tradetape.sinks.history.verification import Verification
@@ -45,15 +46,13 @@ def _verify(args: argparse.Namespace) -> int:
     from tradetape.streams.topic_reader import TopicReader
 
     settings = effective_settings()
-    kafka, catalogue = KafkaSettings.of(settings), settings.catalogue()
-    event_types = _event_types(catalogue, args.topics)
+    kafka, codec = KafkaSettings.of(settings), codec_of(settings)
+    event_types = _event_types(codec.catalogue, args.topics)
     start, end = instant(args.start), instant(args.end)
     reader = TopicReader(kafka)
     try:
         with reports.reading(settings.required("DATABASE_URL")) as connection:
-            verification = Verification(
-                connection=connection, reader=reader, catalogue=catalogue, topic_uuid=TopicIds(kafka)
-            )
+            verification = Verification(connection=connection, reader=reader, codec=codec, topic_uuid=TopicIds(kafka))
             findings = list(verification.run(event_types, start, end))
     finally:
         reader.close()

@@ -21,7 +21,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.sql import Identifier
 
-from tradetape.schemas import Catalogue, Codec, DecodeError, EventType, times
+from tradetape.schemas import Codec, DecodeError, EventType, times
 from tradetape.sinks.history.connection import passing_errors
 from tradetape.sinks.history.entry_order import RUN_ENTRIES, sorted_entries
 from tradetape.sinks.history.queries import query
@@ -102,22 +102,22 @@ class _Range(NamedTuple):
 
 
 class Verification:
-    """Compares the topics of one catalogue with one history. `topic_uuid` as Kafka gives it."""
+    """Compares the topics of a codec's catalogue with one history. `topic_uuid` as Kafka gives it."""
 
     def __init__(
         self,
         *,
         connection: psycopg.Connection,
         reader: TopicReader,
-        catalogue: Catalogue,
+        codec: Codec,
         topic_uuid: Callable[[str], str],
         sink: str = "history",
         run_entries: int = RUN_ENTRIES,
     ) -> None:
         self._connection = connection
         self._reader = reader
-        self._catalogue = catalogue
-        self._codec = Codec(catalogue)
+        self._catalogue = codec.catalogue
+        self._codec = codec
         self._topic_uuid = topic_uuid
         self._sink = sink
         self._run_entries = run_entries
