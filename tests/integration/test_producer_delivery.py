@@ -27,6 +27,7 @@ from tradetape.console.topics import admin_client, apply
 from tradetape.producers import Delivered, Dropped, OutboxFull, OutboxInUse, Producer, ProducerClosed, QueueFull
 from tradetape.producers import market as market_module
 from tradetape.producers import producer as producer_module
+from tradetape.producers.client import Client
 from tradetape.producers.connection import KafkaSettings
 from tradetape.schemas import (
     CATALOGUE,
@@ -373,6 +374,53 @@ def test_a_record_that_its_topic_refuses_is_parked_and_its_neighbours_arrive_in_
     firsts = list(dict.fromkeys(body(one, "TradeSignal")["event_id"] for one in on_the_tape(kafka, topic)))
     assert firsts == good
     assert [one.event_id for one in delivered] == good
+
+
+def failing_once(client: Client, code: int) -> None:
+    """Let a client refuse its next record with an error of librdkafka's, as its `produce` raises it."""
+    produce = client.produce
+
+    def refuse(*_: Any, **__: Any) -> None:
+        client.produce = produce
+        raise KafkaException(KafkaError(code))
+
+    client.produce = refuse
+
+
+def test_a_client_that_is_beyond_use_is_replaced_and_nothing_is_lost(
+    kafka: str, catalogue: Catalogue, topic_prefix: str
+) -> None:
+    with Producer(bootstrap_servers=kafka, source="bot", catalogue=catalogue) as tape:
+        clients = (tape._market.client, tape._pump.client)
+        for client in clients:
+            failing_once(client, KafkaError._FATAL)
+        for number in range(20):
+            tape.emit(update(number))
+            tape.emit(signal(number))
+        assert tape.flush(DEADLINE_S)
+        assert (tape.health().dropped, tape.health().outbox.held) == ({}, {})
+        assert tape._market.client is not clients[0]
+        assert tape._pump.client is not clients[1]
+    for topic, record in (("indicator-updates", "IndicatorUpdate"), ("trade-signals", "TradeSignal")):
+        found = {body(one, record)["event_id"] for one in on_the_tape(kafka, topic_prefix + topic)}
+        assert len(found) == 20
+
+
+def test_a_record_that_produce_refuses_at_once_costs_no_client(
+    kafka: str, catalogue: Catalogue, topic_prefix: str
+) -> None:
+    with Producer(bootstrap_servers=kafka, source="bot", catalogue=catalogue) as tape:
+        clients = (tape._market.client, tape._pump.client)
+        for client in clients:
+            failing_once(client, KafkaError._UNKNOWN_TOPIC)
+        for number in range(5):
+            tape.emit(update(number))
+            tape.emit(signal(number))
+        assert tape.flush(DEADLINE_S)
+        assert tape.health().dropped == {"_UNKNOWN_TOPIC": 1}
+        assert (tape._market.client, tape._pump.client) == clients
+    assert len(on_the_tape(kafka, f"{topic_prefix}indicator-updates")) == 4
+    assert len(on_the_tape(kafka, f"{topic_prefix}trade-signals")) == 5
 
 
 def test_a_hook_that_raises_or_emits_breaks_nothing(kafka: str, catalogue: Catalogue, topic_prefix: str) -> None:

@@ -61,6 +61,11 @@ class Client:
         self.unreported = self._producer.__len__
         """How many records wait or are on their way."""
 
+    @staticmethod
+    def is_beyond_use(error: KafkaError) -> bool:
+        """Whether a client that said this sends nothing any more. From `produce` the code alone says so."""
+        return error.fatal() or error.code() == KafkaError._FATAL
+
     def purge(self) -> None:
         """Give up what is unreported; each is reported as failed."""
         self._producer.purge()

@@ -75,12 +75,11 @@ class Market:
     def offer(self, update: Update, *, may_drop: bool = True) -> bool:
         """Send or queue an update. Where there is no room, older ones are dropped for it, or it is refused (False)."""
         with self._lock:
-            if not self._buffer and self._has_turn() and self._hand_over(update):
-                self._remember(update, self._handed_over)
-                return True
             if not (may_drop or self._buffer.has_room_for(update)):
                 return False
-            self._remember(update, _WAITING)
+            self._remember(update)
+            if not self._buffer and self._has_turn() and self._hand_over(update):
+                return True
             for dropped in self._buffer.put(update):
                 self._drop(dropped, "overflow")
             return True
@@ -130,6 +129,8 @@ class Market:
         """End the thread and give up what waits or is on its way; it is counted."""
         self._stopping.set()
         self._thread.join(timeout=1.0)
+        # Nothing is handed to another client any more.
+        self._is_broken = False
         self.client.purge()
         self._count_delivered()
         with self._lock:
@@ -179,13 +180,12 @@ class Market:
             if first is None or not self._has_turn() or not self._hand_over(first):
                 return
             self._buffer.pop_first()
-            if first.event_id in self._place:
-                self._place[first.event_id] = self._handed_over
 
     def _has_turn(self) -> bool:
         return not (self._is_settling or self._is_broken) and self.client.unreported() < CLIENT_RECORDS
 
     def _hand_over(self, update: Update) -> bool:
+        """Give it to the client, or to nobody where its topic takes none; False when it has to wait."""
         try:
             self.client.produce(
                 update.topic, update.payload, update.key,
@@ -194,11 +194,16 @@ class Market:
         except BufferError:
             return False
         except KafkaException as error:
+            if not self.client.is_beyond_use(error.args[0]):
+                self._drop(update, error.args[0].name())
+                return True
             # Not here: giving a client up takes time, and this may be the thread of whoever emits.
             logger.warning("CLIENT [%s; going on with another one]", error.args[0].str())
             self._is_broken = True
             return False
         self._handed_over += 1
+        if update.event_id in self._place:
+            self._place[update.event_id] = self._handed_over
         return True
 
     def _reported(self, update: Update, error: KafkaError | None, _: Message) -> None:
@@ -211,8 +216,8 @@ class Market:
             else:
                 self._drop(update, "closed" if self._stopping.is_set() else error.name())
 
-    def _remember(self, update: Update, place: int) -> None:
-        self._recent[update.event_id], self._place[update.event_id] = update, place
+    def _remember(self, update: Update) -> None:
+        self._recent[update.event_id], self._place[update.event_id] = update, _WAITING
         if len(self._recent) > RECENT_EVENTS:
             forgotten, _ = self._recent.popitem(last=False)
             del self._place[forgotten]

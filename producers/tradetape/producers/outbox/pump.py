@@ -189,8 +189,12 @@ class Pump:
         except BufferError:
             return False
         except KafkaException as error:
-            self._failed_for_good(error.args[0])
-            return False
+            if self._client.is_beyond_use(error.args[0]):
+                self._failed_for_good(error.args[0])
+                return False
+            lane.sent(record)
+            lane.reported(record, Failure(error.args[0].name(), error.args[0].str()))
+            return True
         lane.sent(record)
         return True
 
