@@ -12,7 +12,7 @@ for: only where the last step ends exactly at the payload's end were all slices 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from tradetape.schemas import generated
