@@ -1,4 +1,4 @@
-"""The history sink on IndicatorUpdates that lie on Kafka already, beside the same by hand and beside COPY of ready bytes."""
+"""The history sink on IndicatorUpdates that lie on Kafka already, beside the same by hand and beside its parts alone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import psycopg
 from psycopg.sql import SQL
 
 from bench import bare_history
+from bench.history_parts import Parts
 from bench.options import Options
 from bench.progress import say
 from bench.report import Report
@@ -46,10 +47,12 @@ def run(services: Services, options: Options) -> Report:
     put_on_tape(services, catalogue, updates(count, series=240, first_close=first_close, step=timedelta(minutes=1)))
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(statement("make_copies"))
-        ours, bare, raw = _interleaved(services, catalogue, dsn, connection, count, options.rounds)
+        ours, bare, raw, decoded, encoded = _interleaved(services, catalogue, dsn, connection, count, options.rounds)
         _check(report, connection, count)
     sink = report.figure("history sink", "rows/s", *ours)
     by_hand = report.figure("consume, decode, write_row", "rows/s", *bare)
+    report.figure("decoding alone", "rows/s", *decoded)
+    report.figure("encoding rows alone", "rows/s", *encoded)
     ready = report.figure("COPY of ready bytes", "rows/s", *raw)
     report.at_least("sink over the bare loop", sink / by_hand, BARE_LIMIT)
     report.at_least("sink over COPY of ready bytes", sink / ready, None)
@@ -61,10 +64,11 @@ def run(services: Services, options: Options) -> Report:
 
 def _interleaved(
     services: Services, catalogue: Catalogue, dsn: str, connection: psycopg.Connection, count: int, rounds: int
-) -> tuple[list[float], list[float], list[float]]:
+) -> tuple[list[float], ...]:
     event_type = catalogue.by_class(IndicatorUpdate)
     topic = catalogue.topic_name(event_type)
-    ours, bare, raw = [], [], []
+    ours, bare, raw, decoded, encoded = [], [], [], [], []
+    parts = Parts(services, catalogue, connection, count)
     for number in range(rounds):
         say(f"history: round {number + 1} of {rounds}")
         connection.execute(statement("empty_copies"))
@@ -80,7 +84,10 @@ def _interleaved(
         ready = _ready(connection)
         connection.execute("CHECKPOINT")
         raw.append(_raw(connection, ready, count))
-    return ours, bare, raw
+        decoding, encoding = parts.rates()
+        decoded.append(decoding)
+        encoded.append(encoding)
+    return ours, bare, raw, decoded, encoded
 
 
 def _sink(services: Services, catalogue: Catalogue, dsn: str, count: int) -> float:

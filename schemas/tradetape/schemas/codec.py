@@ -2,7 +2,8 @@
 
 Every Kafka tool reads this frame. A reader decodes only with schemas that belong to the record's topic, never with
 one that a payload merely names, and checks size, frame and that the whole payload was consumed: fastavro checks none.
-It parses all schemas at the start; what writes a record is made at its first one, since most processes only read.
+It parses all schemas at the start; what writes a record or reads it is made at its first one, since most processes do
+one of both with a few records.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import fastavro
 
 from tradetape.schemas import avro_schema, times
+from tradetape.schemas.avro_reader import Reader, compile_reader
 from tradetape.schemas.avro_schema import Schema
 from tradetape.schemas.avro_writer import Writer, compile_writer
 from tradetape.schemas.catalogue import MAX_EVENT_BYTES, Catalogue, EventType
@@ -51,6 +53,7 @@ class Codec:
         self._writers: dict[str, Writer] = {}
         self._restorers: dict[str, Restore] = {}
         """What makes a topic's events, by its name."""
+        self._readers_of_head: dict[str, Reader] = {}
         for one in catalogue:
             topic, subject = catalogue.topic_name(one), catalogue.subject(one)
             versions = registered.get(subject, {}) if registered is not None else {}
@@ -70,11 +73,8 @@ class Codec:
         return payload
 
     def _new_writer(self, event_type: EventType) -> Writer:
-        repeated = {*_OF_ONE_RUN, *event_type.series_key}
-        if event_type.event_time_from is not None:
-            # Many markets' bars close at one time.
-            repeated |= {"event_time", event_type.event_time_from}
-        writer = compile_writer(event_type.schema, head=self._frames[event_type.record], repeated=repeated)
+        head, repeated = self._frames[event_type.record], _repeated(event_type)
+        writer = compile_writer(event_type.schema, head=head, repeated=repeated)
         self._writers[event_type.record] = writer
         return writer
 
@@ -113,9 +113,19 @@ class Codec:
         writer = reader.writers.get(payload[: _FRAME.size])
         if writer is None:
             raise self._foreign(payload)
-        plain = _read(payload, *writer)
+        plain = None
+        if writer[1] is None:
+            record = reader.event_type.record
+            plain = (self._readers_of_head.get(record) or self._new_reader(reader.event_type))(payload)
+        if plain is None:
+            plain = _read(payload, *writer)
         _check_plain(plain)
         return plain
+
+    def _new_reader(self, event_type: EventType) -> Reader:
+        made = compile_reader(event_type.schema, start=_FRAME.size, repeated=_repeated(event_type))
+        self._readers_of_head[event_type.record] = made
+        return made
 
     def _foreign(self, payload: bytes) -> DecodeError:
         """Why a payload begins with none of its topic's frames."""
@@ -138,6 +148,13 @@ def _reader(event_type: EventType, versions: Mapping[int, Schema]) -> _Reader:
         for number, schema in schemas.items()
     }
     return _Reader(event_type, head, writers)
+
+
+def _repeated(event_type: EventType) -> set[str]:
+    """Fields of a record that are worth remembering."""
+    repeated = {*_OF_ONE_RUN, *event_type.series_key}
+    # Many markets' bars close at one time.
+    return repeated if event_type.event_time_from is None else {*repeated, "event_time", event_type.event_time_from}
 
 
 def _is_head(event_type: EventType, schema: Schema) -> bool:
