@@ -1,4 +1,4 @@
-"""Reads records of one Avro schema by a function made for it: the plain fields that fastavro gives, in a third of its time.
+"""Reads records of one Avro schema by a function made for it: the plain fields that fastavro gives, in 0.4 of its time.
 
 It answers for what is usual alone. Whatever is odd (a cut, a wrong number, a byte too many, but also much that Avro
 allows, such as a map in several blocks) it leaves to fastavro, which owns the reasons: it gives what fastavro would give,
