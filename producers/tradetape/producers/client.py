@@ -27,7 +27,7 @@ DEFAULTS: Mapping[str, Any] = {
     "compression.type": "lz4",
     # A bot's events are few, and 5 ms would be most of their way to Redis; under load batches fill up by themselves.
     "linger.ms": 1,
-    "queue.buffering.max.messages": 20_000,
+    "queue.buffering.max.messages": 40_000,
     "queue.buffering.max.kbytes": 65_536,
     "socket.keepalive.enable": True,
     "socket.timeout.ms": 15_000,

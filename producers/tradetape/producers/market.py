@@ -7,13 +7,13 @@ is on its way or was dropped; `fate_of` says which, so that the outbox can take 
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable
 from enum import Enum
 from functools import partial
+from itertools import islice
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
@@ -21,10 +21,10 @@ from tradetape.producers.client import Client
 from tradetape.producers.connection import KafkaSettings, logger
 from tradetape.producers.newest_wins import NewestWins, Update
 
-CLIENT_RECORDS = 10_000
+CLIENT_RECORDS = 30_000
 """How many may be in the client's hands; those cannot be replaced by newer ones any more."""
-RECENT_EVENTS = 4_096
-"""How many updates back a decision may name its inputs and have them taken along."""
+RECENT_EVENTS = 8_192
+"""How many updates back, at least half of it, a decision may name its inputs and have them taken along."""
 SLICE_RECORDS = 50
 """How many are handed over before whoever emits gets a turn."""
 POLL_S = 0.02
@@ -58,11 +58,13 @@ class Market:
         self._buffer = NewestWins(max_events=max_events, max_bytes=max_bytes)
         # Reentrant: giving a client up makes it report, in the middle of what holds the lock.
         self._lock = threading.RLock()
-        self._recent: OrderedDict[str, Update] = OrderedDict()
-        self._place: dict[str, int] = {}
+        self._underway: dict[str, Update] = {}
+        """By event id, those that are not known to have arrived; some of them may have."""
+        self._lost: dict[str, Update] = {}
         self._taken: set[str] = set()
+        """What decisions took along, and of it what arrived by itself."""
+        self._arrived: set[str] = set()
         self._handed_over = 0
-        self._settled = 0
         self._failed = 0
         self._is_settling = False
         self._is_broken = False
@@ -77,7 +79,9 @@ class Market:
         with self._lock:
             if not (may_drop or self._buffer.has_room_for(update)):
                 return False
-            self._remember(update)
+            self._underway[update.event_id] = update
+            if len(self._underway) > RECENT_EVENTS:
+                self._underway = _newer_half(self._underway)
             if not self._buffer and self._has_turn() and self._hand_over(update):
                 return True
             for dropped in self._buffer.put(update):
@@ -85,29 +89,37 @@ class Market:
             return True
 
     def fate_of(self, event_id: str) -> Fate:
-        """What became of one of the recent updates; who asks of one on its way will soon be told."""
+        """What became of an update that was taken along; who asks of one on its way will soon be told."""
         with self._lock:
-            fate = self._fate(event_id)
-            self._is_settling |= fate is Fate.UNDERWAY
-            return fate
+            if event_id in self._arrived:
+                return Fate.ARRIVED
+            if event_id in self._lost or event_id not in self._underway:
+                return Fate.LOST
+            self._is_settling = True
+            return Fate.UNDERWAY
 
-    def unarrived(self, event_id: str) -> Update | None:
-        """A recent update that is not known to have arrived, and that no decision has taken along yet."""
+    def take_along(self, event_ids: Iterable[str]) -> list[Update]:
+        """Those of the recent updates that are not known to have arrived, and that no decision has taken along yet.
+
+        They are taken now: the outbox sends them, unless they arrive by themselves before.
+        """
         with self._lock:
-            if event_id in self._taken or self._fate(event_id) is Fate.ARRIVED:
-                return None
-            return self._recent.get(event_id)
+            found = [
+                update
+                for one in event_ids
+                if one not in self._taken and (update := self._lost.get(one) or self._underway.get(one)) is not None
+            ]
+            if len(self._taken) > RECENT_EVENTS:
+                # Only those still on their way matter; a decision that names another takes it along once more.
+                self._taken &= self._underway.keys()
+                self._arrived.clear()
+            self._taken.update(one.event_id for one in found)
+            return found
 
-    def taken_along(self, event_ids: Iterable[str]) -> None:
-        """They are in the outbox now: another decision that names them need not take them again."""
+    def give_back(self, updates: Iterable[Update]) -> None:
+        """The decision that took them along was not accepted."""
         with self._lock:
-            self._taken.update(one for one in event_ids if one in self._recent)
-
-    def _fate(self, event_id: str) -> Fate:
-        place = self._place.get(event_id, _LOST)
-        if place == _LOST:
-            return Fate.LOST
-        return Fate.ARRIVED if place <= self._settled else Fate.UNDERWAY
+            self._taken.difference_update(one.event_id for one in updates)
 
     def queued(self) -> int:
         """How many updates wait or are on their way."""
@@ -171,7 +183,9 @@ class Market:
     def _settle(self) -> None:
         """When the client holds nothing, all that it was given has arrived or is known to have failed."""
         if self.client.unreported() == 0:
-            self._settled = self._handed_over
+            if self._underway and not self._buffer:
+                self._arrived |= self._taken & self._underway.keys()
+                self._underway.clear()
             self._is_settling = False
 
     def _empty_a_slice(self) -> None:
@@ -202,8 +216,6 @@ class Market:
             self._is_broken = True
             return False
         self._handed_over += 1
-        if update.event_id in self._place:
-            self._place[update.event_id] = self._handed_over
         return True
 
     def _reported(self, update: Update, error: KafkaError | None, _: Message) -> None:
@@ -216,17 +228,12 @@ class Market:
             else:
                 self._drop(update, "closed" if self._stopping.is_set() else error.name())
 
-    def _remember(self, update: Update) -> None:
-        self._recent[update.event_id], self._place[update.event_id] = update, _WAITING
-        if len(self._recent) > RECENT_EVENTS:
-            forgotten, _ = self._recent.popitem(last=False)
-            del self._place[forgotten]
-            self._taken.discard(forgotten)
-
     def _drop(self, update: Update, reason: str) -> None:
         self.dropped[reason] += 1
-        if update.event_id in self._place:
-            self._place[update.event_id] = _LOST
+        self._underway.pop(update.event_id, None)
+        self._lost[update.event_id] = update
+        if len(self._lost) > RECENT_EVENTS:
+            self._lost = _newer_half(self._lost)
         self._on_drop(update, reason)
 
     def _replace_client(self) -> None:
@@ -243,9 +250,9 @@ class Market:
         return Client("market", self._settings, report=_nothing, only_failures=True)
 
 
-_LOST = -1
-_WAITING = sys.maxsize
-"""Places of updates that will not arrive, and of those still in the buffer; others count up as they are handed over."""
+def _newer_half(updates: dict[str, Update]) -> dict[str, Update]:
+    """Without the older ones; so forgetting them costs next to nothing for each."""
+    return dict(islice(updates.items(), len(updates) // 2, None))
 
 
 def _nothing(error: KafkaError | None, message: Message) -> None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Hashable
-from typing import NamedTuple
+
+import msgspec
 
 RECORD_OVERHEAD_BYTES = 512
 """What a record takes in memory besides its payload, about."""
 
 
-class Update(NamedTuple):
+class Update(msgspec.Struct, frozen=True, gc=False):
     """A market update, encoded. `series` says whose successor it is."""
 
     topic: str

@@ -12,7 +12,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar
@@ -125,6 +126,7 @@ class Producer:
         self._overflow = overflow
         self._clock = clock
         self._topics = {one: catalogue.topic_name(one) for one in catalogue}
+        self._series = {one: itemgetter(*(one.series_key or ("event_id",))) for one in catalogue}
         self._emitted = 0
         self._lock = threading.Lock()
         self._forked = False
@@ -190,12 +192,11 @@ class Producer:
             topic, key = self._topics[event_type], f"{plain['venue']}:{plain['symbol']}".encode()
             event_id, timestamp_ms = plain["event_id"], plain["emitted_at"] // 1_000
             if event_type.delivery is Delivery.MARKET:
-                series = (topic, *(plain[name] for name in event_type.series_key))
+                series = (topic, self._series[event_type](plain))
                 self._offer(Update(topic, series, event_id, key, payload, timestamp_ms))
             else:
-                inputs = self._inputs(plain.get("input_event_ids", ()))
-                self._outbox.add([*inputs, Waiting(topic, event_id, key, payload, timestamp_ms)])
-                self._market.taken_along([one.event_id for one in inputs])
+                decision = Waiting(topic, event_id, key, payload, timestamp_ms)
+                self._keep(decision, plain.get("input_event_ids", ()))
                 self._pump.wake()
             self._stamper.keep()
             self._emitted += 1
@@ -294,12 +295,17 @@ class Producer:
                 raise QueueFull(f"{self._market.queued()} updates wait for the broker, which is as many as may; last error: {cause}")  # fmt: skip
             time.sleep(WAIT_STEP_S)
 
-    def _inputs(self, event_ids: list[str]) -> list[Waiting]:
-        """The recent market updates that a decision names and that have not arrived, to go ahead of it (I8)."""
-        found = [update for one in event_ids if (update := self._market.unarrived(one)) is not None]
-        return [
-            Waiting(one.topic, one.event_id, one.key, one.payload, one.timestamp_ms, is_input=True) for one in found
+    def _keep(self, decision: Waiting, input_event_ids: Iterable[str]) -> None:
+        """Put a decision into the outbox, behind the recent updates that it names and that have not arrived (I8)."""
+        inputs = self._market.take_along(input_event_ids)
+        ahead = [
+            Waiting(one.topic, one.event_id, one.key, one.payload, one.timestamp_ms, is_input=True) for one in inputs
         ]
+        try:
+            self._outbox.add([*ahead, decision])
+        except OutboxError:
+            self._market.give_back(inputs)
+            raise
 
     def _dropped(self, update: Update, reason: str) -> None:
         self._hooks.dropped(update.topic, update.event_id, reason)
