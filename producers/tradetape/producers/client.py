@@ -5,10 +5,10 @@ What waits is bounded by who owns it, the outbox or the buffer, never by a timeo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from tradetape.producers.connection import KafkaSettings, logger, on_error
 from tradetape.producers.errors import SettingsError
@@ -34,20 +34,17 @@ DEFAULTS: Mapping[str, Any] = {
     "reconnect.backoff.max.ms": 2_000,
 }
 
-Report = Callable[[KafkaError | None, Message], None]
-
 
 class Client:
-    """One librdkafka producer. `report` is called from `poll` for each record that was reported."""
+    """One librdkafka producer. Each record brings its own report, called from `poll`; `only_failures` spares the others."""
 
-    def __init__(self, name: str, settings: KafkaSettings, *, report: Report, only_failures: bool) -> None:
+    def __init__(self, name: str, settings: KafkaSettings, *, only_failures: bool) -> None:
         """Raises SettingsError."""
         config = settings.client_config({**DEFAULTS, "client.id": f"tradetape-{name}"}, fixed={**FIXED, **UNTIMED})
         if str(config["queue.buffering.max.messages"]) == "0":
             raise SettingsError(f"{kafka_variable('queue.buffering.max.messages')} must be a limit: 1 or more")
         config |= {
             "error_cb": on_error(self._on_error),
-            "on_delivery": report,
             "delivery.report.only.error": only_failures,
         }
         self.last_error: str | None = None

@@ -1,8 +1,8 @@
 """Market updates on their way: straight to the client while it has room, else through the newest-wins buffer (I5).
 
 The client takes few, so that what waits for a broker that is away waits where a newer one can replace it. Memory is
-bounded by the client's queue, the buffer and the ring of recent updates together. A decision may name an update that
-is on its way or was dropped; `fate_of` says which, so that the outbox can take it along (I8).
+bounded by the client's queue, the buffer and the recent updates together. A decision may name an update that is on its
+way or was dropped: `take_along` gives it to the outbox, `fate_of` says whether it arrived by itself meanwhile (I8).
 """
 
 from __future__ import annotations
@@ -247,13 +247,9 @@ class Market:
                     self._drop(update, "overflow")
 
     def _connect(self) -> Client:
-        return Client("market", self._settings, report=_nothing, only_failures=True)
+        return Client("market", self._settings, only_failures=True)
 
 
 def _newer_half(updates: dict[str, Update]) -> dict[str, Update]:
     """Without the older ones; so forgetting them costs next to nothing for each."""
     return dict(islice(updates.items(), len(updates) // 2, None))
-
-
-def _nothing(error: KafkaError | None, message: Message) -> None:
-    """Each record has a report of its own."""

@@ -218,8 +218,4 @@ class Pump:
         self._client = self._connect()
 
     def _connect(self) -> Client:
-        return Client("decision", self._settings, report=_nothing, only_failures=False)
-
-
-def _nothing(error: KafkaError | None, message: Message) -> None:
-    """Each record has a report of its own."""
+        return Client("decision", self._settings, only_failures=False)
