@@ -1,7 +1,7 @@
-"""Services for the tests: one local stack for the whole suite, on free ports, in a folder of its own.
+"""Services for the tests: one local stack for each process that runs tests, on free ports, in a folder of its own.
 
 A test that needs no service asks for none, and nothing starts. The stack ends with the suite, also when that is
-interrupted: the signal is turned into an exit, and pytest then tears its fixtures down.
+interrupted: the signal is turned into an exit, pytest then tears its fixtures down, and what is left is ended.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pytest
 import redis as redis_client
 from psycopg import sql
 
+import suite_folder
 from tradetape.console.local.places import Places, default_cache
 from tradetape.console.local.ports import PortBook
 from tradetape.console.local.registry import Registry
@@ -32,9 +33,12 @@ def _exit(number: int, _: FrameType | None) -> None:
     pytest.exit(f"ended by signal {number}", returncode=128 + number)
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Leave by the front door when we are asked to end; take nothing from the environment of whoever runs us."""
     signal.signal(signal.SIGTERM, _exit)
+    if not hasattr(config, "workerinput"):
+        folder = suite_folder.make()
+        config.add_cleanup(lambda: suite_folder.clear(folder))
     for name in list(os.environ):
         if name.startswith("TRADETAPE_") and name != "TRADETAPE_CACHE":
             del os.environ[name]

@@ -23,7 +23,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from tradetape.console.errors import ServiceFailed
-from tradetape.console.local.ports import LOOPBACK
+from tradetape.console.local.ports import LOOPBACK, PortBook
 from tradetape.console.local.stack import LocalStack
 
 SERVICES = ("kafka", "postgres", "redis")
@@ -303,3 +303,24 @@ def test_two_ups_at_once_start_one_stack(new_home: Path) -> None:
     stack = LocalStack(new_home, fixed_ports=False)
     assert all(pids(stack).values())
     await_that(lambda: len(servers_of(stack)) == len(SERVICES), "there is more than one server of a kind")
+
+
+def test_a_port_that_another_stack_took_a_moment_before_is_left_to_it(
+    stack: LocalStack, new_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = ports(stack)
+    late = LocalStack(new_home, fixed_ports=False)
+    choose, chosen = PortBook.choose, set[str]()
+
+    def choose_late(book: PortBook, name: str, preferred: int | None) -> int:
+        if name in theirs and name not in chosen and book._path.parent == new_home:
+            chosen.add(name)
+            return book._remember(name, theirs[name] or 0)
+        return choose(book, name, preferred)
+
+    monkeypatch.setattr(PortBook, "choose", choose_late)
+    late.up()
+    assert chosen == set(SERVICES)
+    assert not set(ports(late).values()) & set(theirs.values())
+    assert None not in pids(late).values()
+    assert ports(stack) == theirs

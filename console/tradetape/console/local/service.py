@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import time
 from abc import ABC, abstractmethod
@@ -19,6 +21,10 @@ from tradetape.console.local.ports import LOOPBACK, PortBook
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 ASK_INTERVAL_S = 0.1
+PORT_TRIES = 5
+PORT_TAKEN = os.strerror(errno.EADDRINUSE)
+"""What every service writes into its log then, for it comes from the system."""
+PORT_TAKEN_LINES = 100
 
 
 class Service(ABC):
@@ -81,8 +87,11 @@ class Service(ABC):
         """Start it where it does not run, and wait until it answers; its port. Raises StackError."""
         found = self.running()
         port = found[1] if found else self._start()
-        self._await(port)
-        return port
+        for _ in range(PORT_TRIES):
+            if self._await(port):
+                return port
+            port = self._start()
+        raise ServiceFailed(self._failure(f"found its port taken {PORT_TRIES} times"))
 
     def _start(self) -> int:
         # One that runs on a port that nobody knows, since the book was lost, holds the data that is opened next.
@@ -102,16 +111,25 @@ class Service(ABC):
         ).pid
         return port
 
-    def _await(self, port: int) -> None:
+    def _await(self, port: int) -> bool:
+        """Wait until it answers; False where somebody else took its port between its being chosen and being bound."""
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not self.answers(port):
+        while not (self.answers(port) and self._listens(port)):
             if process.find(self.marker) is None:
+                if PORT_TAKEN in process.tail(self.places.log(self.name), PORT_TAKEN_LINES):
+                    return False
                 raise ServiceFailed(self._failure("ended while it started"))
             if time.monotonic() > deadline:
                 raise ServiceFailed(
                     self._failure(f"did not answer on {LOOPBACK}:{port} within {START_TIMEOUT_S:.0f} s")
                 )
             time.sleep(ASK_INTERVAL_S)
+        return True
+
+    def _listens(self, port: int) -> bool:
+        """Whether what answers there is ours, and not the same service of another stack."""
+        found = process.find(self.marker)
+        return found is not None and port in process.listening_ports(found)
 
     def _failure(self, what: str) -> str:
         log = self.places.log(self.name)
