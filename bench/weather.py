@@ -1,7 +1,7 @@
 """A TCP proxy with weather: what a network and a broker do to a client, on request and on loopback.
 
 It stands at the address that the broker advertises, so that every connection passes through it, and is used by the
-fault tests as well as by the measurements.
+fault tests as well as by the measurements. It is a process of its own: what it costs must not be the client's time.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import threading
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -41,7 +43,33 @@ class Weather(Enum):
 
 
 class WeatherProxy:
-    """Forwards to one address, as the weather allows. A change of weather ends the connections that stand."""
+    """Forwards to one address, as the weather allows. Its process ends when it is closed, or whoever started it is gone."""
+
+    def __init__(self, port: int, target_port: int) -> None:
+        command = [sys.executable, "-m", "bench.weather", str(port), str(target_port)]
+        root = Path(__file__).resolve().parents[1]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, cwd=root
+        )
+        self.turn(Weather.FAIR)
+
+    def turn(self, weather: Weather) -> None:
+        """Change the weather; connections that stand are ended."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(weather.name, file=self._process.stdin)
+        answered = self._process.stdout.readline().strip()
+        assert answered == weather.name, f"the weather stays as it is: {answered or 'its process has ended'}"
+
+    def close(self) -> None:
+        """End every connection and stop listening."""
+        with self._process as process:
+            assert process.stdin is not None
+            process.stdin.close()
+
+
+class _Forwarding:
+    """What the proxy's process does."""
 
     def __init__(self, port: int, target_port: int) -> None:
         self._port = port
@@ -50,21 +78,15 @@ class WeatherProxy:
         self._rng = random.Random(7)
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="weather", daemon=True)
-        self._thread.start()
-        self.turn(Weather.FAIR)
 
-    def turn(self, weather: Weather) -> None:
-        """Change the weather."""
-        asyncio.run_coroutine_threadsafe(self._turn(weather), self._loop).result(10)
-
-    def close(self) -> None:
-        """End every connection and stop listening."""
-        self.turn(Weather.REFUSING)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
-        self._loop.close()
+    async def obey(self) -> None:
+        """Turn the weather to each line of stdin, until there are no more."""
+        orders = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
+        while name := (await orders.readline()).decode().strip():
+            await self._turn(Weather[name])
+            print(name, flush=True)
+        await self._turn(Weather.REFUSING)
 
     async def _turn(self, weather: Weather) -> None:
         self._weather = weather
@@ -152,7 +174,7 @@ class ExposedBroker:
         """SIGKILL the broker and start it again."""
         process = self.process()
         process.kill()
-        threading.Event().wait(away_s)
+        time.sleep(away_s)
         self.kafka.up()
 
     def process(self) -> psutil.Process:
@@ -176,3 +198,8 @@ def exposed_broker(home: Path, cache: Path) -> Iterator[ExposedBroker]:
         yield broker
     finally:
         broker.close()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_Forwarding(int(sys.argv[1]), int(sys.argv[2])).obey())

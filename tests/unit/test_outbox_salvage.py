@@ -85,7 +85,7 @@ def test_the_log_beside_it_is_read_although_the_first_page_is_lost(store: Outbox
     store.close()
     running = opened(store.path.parent)
     # The log begins anew, without a first page of its own.
-    running._folder.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    running._pumping.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     running.add([waiting(50, 10)])
     expected = by_sqlite(store.path)
     assert len(expected) == 51

@@ -1,5 +1,8 @@
 """Market updates on their way: straight to the client while it has room, else through the newest-wins buffer (I5).
 
+Whoever emits takes the client's reports along, now and then. The client takes the interpreter's lock for each report by
+itself, so a thread that took thousands of them beside a busy bot would keep it waiting for milliseconds.
+
 The client takes few, so that what waits for a broker that is away waits where a newer one can replace it. Memory is
 bounded by the client's queue, the buffer and the recent updates together. A decision may name an update that is on its
 way or was dropped: `take_along` gives it to the outbox, `fate_of` says whether it arrived by itself meanwhile (I8).
@@ -7,6 +10,7 @@ way or was dropped: `take_along` gives it to the outbox, `fate_of` says whether 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter
@@ -29,6 +33,10 @@ SLICE_RECORDS = 50
 """How many are handed over before whoever emits gets a turn."""
 POLL_S = 0.02
 BUSY_POLL_S = 0.001
+SERVED_EVERY = 16
+"""After how many emits the caller takes what the client has to report,"""
+SERVED_AT_MOST = 1_000
+"""as long as that can be no more reports than a small part of a millisecond takes."""
 WAIT_STEP_S = 0.002
 TROUBLE_S = 1.0
 
@@ -45,7 +53,7 @@ class Fate(Enum):
 
 
 class Market:
-    """The way of market updates. A thread of its own serves the client and empties the buffer."""
+    """The way of market updates. A thread of its own empties the buffer, and serves the client while nobody emits."""
 
     def __init__(self, settings: KafkaSettings, *, max_events: int, max_bytes: int, on_drop: OnDrop) -> None:
         """`on_drop` is called with each update that will not arrive, and the reason. Raises SettingsError."""
@@ -66,6 +74,8 @@ class Market:
         self._arrived: set[str] = set()
         self._handed_over = 0
         self._failed = 0
+        self._offered = 0
+        self._served_at = 0
         self._is_settling = False
         self._is_broken = False
         self._given_up: list[Update] = []
@@ -87,6 +97,15 @@ class Market:
             for dropped in self._buffer.put(update):
                 self._drop(dropped, "overflow")
             return True
+
+    def serve(self) -> None:
+        """Take what the client has to report, if it is time for that. For whoever emits, outside of its own lock."""
+        self._offered += 1
+        if self._offered - self._served_at >= SERVED_EVERY and self.client.unreported() <= SERVED_AT_MOST:
+            self._served_at = self._offered
+            # A client that is beyond use says so again to the next that it is given.
+            with contextlib.suppress(KafkaException):
+                self._serve()
 
     def fate_of(self, event_id: str) -> Fate:
         """What became of an update that was taken along; who asks of one on its way will soon be told."""
@@ -134,6 +153,7 @@ class Market:
         while self.queued():
             if time.monotonic() >= deadline or self._stopping.is_set():
                 return False
+            self._serve()
             time.sleep(WAIT_STEP_S)
         return True
 
@@ -158,15 +178,19 @@ class Market:
                 self._stopping.wait(TROUBLE_S)
 
     def _turn(self) -> None:
-        self._serve(BUSY_POLL_S if self._buffer or self._is_settling else POLL_S)
+        pause_s = BUSY_POLL_S if self._buffer or self._is_settling else POLL_S
+        served_at = self._served_at
+        self._stopping.wait(pause_s)
+        if self._served_at == served_at:
+            self._serve()
         if self._is_broken:
             self._replace_client()
         with self._lock:
             self._settle()
             self._empty_a_slice()
 
-    def _serve(self, timeout_s: float) -> None:
-        self.client.poll(timeout_s)
+    def _serve(self) -> None:
+        self.client.poll(0)
         self._count_delivered()
 
     def _count_delivered(self) -> None:

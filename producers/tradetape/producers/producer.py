@@ -200,6 +200,8 @@ class Producer:
                 self._pump.wake()
             self._stamper.keep()
             self._emitted += 1
+        if event_type.delivery is Delivery.MARKET:
+            self._market.serve()
         return stamped  # type: ignore[return-value]  # the stamper keeps the event's class
 
     def caused_by(self, cause: Event) -> Caused:

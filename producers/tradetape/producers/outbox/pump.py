@@ -20,10 +20,6 @@ from tradetape.producers.outbox.lane import Failure, Lane
 from tradetape.producers.outbox.store import OutboxStore, Stored
 
 ROUND_RECORDS = 500
-REMOVED_AT_ONCE = 50
-"""So that `emit`, which waits for a removal that is under way, waits for a short one."""
-REMOVAL_PAUSE_S = 0.0005
-"""So that whoever waits gets the lock, which goes to who asks first and not to who has waited."""
 ROUND_BYTES = 1_048_576
 POLL_S = 0.005
 """How long a record that comes while others are on their way may wait until the pump looks."""
@@ -147,11 +143,7 @@ class Pump:
 
     def _remove(self, topic: str) -> None:
         """Until the disk takes the removal, the lane's next round must wait, or it would repeat the last one."""
-        while records := self._unremoved[topic]:
-            self._store.remove(topic, records[:REMOVED_AT_ONCE])
-            del records[:REMOVED_AT_ONCE]
-            if records:
-                time.sleep(REMOVAL_PAUSE_S)
+        self._store.remove(topic, self._unremoved[topic])
         del self._unremoved[topic]
         self._tell_progress()
 

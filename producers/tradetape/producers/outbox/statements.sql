@@ -54,7 +54,7 @@ LIMIT ?
 SELECT number, timestamp_ms FROM waiting WHERE topic = ? ORDER BY number LIMIT 1
 
 -- name: remove
-DELETE FROM waiting WHERE topic = ? AND number = ?
+DELETE FROM waiting WHERE topic = ? AND number IN (SELECT value FROM json_each(?))
 
 -- name: park
 INSERT INTO parked (number, topic, event_id, key, payload, timestamp_ms, cause)

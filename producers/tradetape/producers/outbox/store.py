@@ -1,12 +1,13 @@
 """The file of the outbox: an SQLite database in WAL mode, in a folder of its own for each source.
 
 `durability="process"`: what was added survives the process' death at any moment (a commit is in the kernel's hands).
-`"power"`: it is on the disk as well, which costs an fsync for each decision. The write-ahead log is folded back by the
-pump's thread on a connection of its own, since that waits for the disk, and `emit` must not.
+`"power"`: it is on the disk as well, which costs an fsync for each decision. The pump's thread reads, and folds the
+write-ahead log back, on a connection of its own, since both take time, and `emit` must not wait for them.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
 import threading
@@ -90,7 +91,8 @@ class OutboxStore:
         self.path = folder / FILE
         self._durability = durability
         self._max_bytes = max_bytes
-        self._lock = threading.Lock()
+        # Reentrant: who finds the file broken sets it aside, with the lock or without.
+        self._lock = threading.RLock()
         self._number = 0
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -119,7 +121,7 @@ class OutboxStore:
             (verdict,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
                 raise _Broken(verdict)
-            self._folder = self._connect()
+            self._pumping = self._connect()
             self._topics: dict[str, int] = {}
             self._read_topics()
             # Never lower than before: what is on its way from a file set aside must not share a number with a new record.
@@ -148,7 +150,7 @@ class OutboxStore:
 
     def _set_aside(self, broken: _Broken) -> None:
         """Keep a broken file under another name: what is in it may be read by hand, and is never deleted."""
-        for connection in (getattr(self, "_connection", None), getattr(self, "_folder", None)):
+        for connection in (getattr(self, "_connection", None), getattr(self, "_pumping", None)):
             if connection is not None:
                 connection.close()
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
@@ -205,8 +207,9 @@ class OutboxStore:
         found: list[Stored] = []
         if not self._waiting[topic]:
             return found
-        with self._lock, self._mapped_and_aside():
-            rows = self._connection.execute(_statement("oldest"), (self._topics[topic], limit))
+        # On the pump's own connection, without the lock: each row lets another thread run, and `emit` would wait for all.
+        with self._mapped_and_aside():
+            rows = self._pumping.execute(_statement("oldest"), (self._topics[topic], limit))
             for number, event_id, key, payload, timestamp_ms, is_input in rows:
                 found.append(Stored(number, event_id, key, payload, timestamp_ms, bool(is_input)))
                 max_bytes -= len(found[-1].payload)
@@ -218,11 +221,9 @@ class OutboxStore:
     def remove(self, topic: str, records: Sequence[Stored]) -> None:
         """They have arrived. Raises OutboxUnavailable."""
         with self._lock, self._mapped_and_aside():
-            topic_id = self._topics[topic]
-            with self._transaction():
-                found = self._connection.executemany(
-                    _statement("remove"), [(topic_id, one.number) for one in records]
-                ).rowcount
+            # One statement, so that the lock is held for one step and not for as many as there are records.
+            numbers = json.dumps([one.number for one in records])
+            found = self._connection.execute(_statement("remove"), (self._topics[topic], numbers)).rowcount
             if found == len(records):
                 self._waiting[topic] -= found
                 self._bytes -= sum(map(_size, records))
@@ -234,7 +235,7 @@ class OutboxStore:
             with self._transaction():
                 named = {"topic": topic_id, "number": record.number, "cause": cause}
                 self._connection.execute(_statement("park"), named)
-                self._connection.execute(_statement("remove"), (topic_id, record.number))
+                self._connection.execute(_statement("remove"), (topic_id, json.dumps([record.number])))
             self._waiting[topic] -= 1
             self._parked += 1
 
@@ -270,7 +271,7 @@ class OutboxStore:
     def everything(self) -> Iterator[Entry]:
         """Every record that waits or is parked, in order. Raises OutboxUnavailable."""
         with self._mapped():
-            yield from (Entry(*one) for one in self._folder.execute(_statement("everything")))
+            yield from (Entry(*one) for one in self._pumping.execute(_statement("everything")))
 
     def fold_log(self) -> None:
         """Fold the write-ahead log back into the file where it has grown, and give free pages back."""
@@ -281,11 +282,14 @@ class OutboxStore:
             return
         with self._mapped():
             if size > FOLD_AT_BYTES:
-                self._folder.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                self._pumping.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             if size > FOLD_NOW_BYTES:
                 with self._lock:
-                    self._folder.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            if not self._waiting.total() and self._folder.execute("PRAGMA freelist_count").fetchone()[0] > VACUUM_PAGES:
+                    self._pumping.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if (
+                not self._waiting.total()
+                and self._pumping.execute("PRAGMA freelist_count").fetchone()[0] > VACUUM_PAGES
+            ):
                 with self._lock:
                     # A statement without columns, which `execute` would step once: for one page.
                     self._connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
@@ -293,7 +297,7 @@ class OutboxStore:
     def close(self) -> None:
         """Close the file; the next producer of the source goes on with it."""
         with self._lock:
-            self._folder.close()
+            self._pumping.close()
             self._connection.close()
             self._owner.release()
 
@@ -354,8 +358,8 @@ class OutboxStore:
             with self._mapped():
                 yield
         except _Broken as broken:
-            self._set_aside(broken)
-            with self._mapped():
+            with self._lock, self._mapped():
+                self._set_aside(broken)
                 self._open()
             raise OutboxUnavailable(f"the outbox {self.path} was corrupt and is set aside: {broken}") from broken
 
