@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import candles, emit, history, latency, outage, promises, replay, state
+from bench import candles, emit, history, latency, outage, poison, promises, replay, state
 from bench.errors import BenchFailed
 from bench.options import Options
 from bench.peers import comparison as peers
@@ -31,6 +31,7 @@ SUBJECTS: Mapping[str, Callable[[Services, Options], Report]] = {
     "outage": outage.run,
     "history": history.run,
     "peers": peers.run,
+    "poison": poison.run,
     "state": state.run,
     "latency": latency.run,
     "replay": replay.run,

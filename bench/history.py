@@ -90,9 +90,11 @@ def _interleaved(
     return ours, bare, raw, decoded, encoded
 
 
-def sink_rows_per_s(services: Services, catalogue: Catalogue, dsn: str, count: int) -> float:
-    """The sink under its engine on all that is on the tape, a row for each record."""
-    dead_letters = KafkaDeadLetters(worker="history", topic=catalogue.dead_letters_topic, kafka=services.kafka)
+def sink_rows_per_s(
+    services: Services, catalogue: Catalogue, dsn: str, count: int, *, worker: str = "history"
+) -> float:
+    """The sink under its engine on all that is on the tape; `worker` is what its dead letters are signed with."""
+    dead_letters = KafkaDeadLetters(worker=worker, topic=catalogue.dead_letters_topic, kafka=services.kafka)
     sink = HistorySink(dsn=dsn, catalogue=catalogue, dead_letters=dead_letters, topic_uuid=TopicIds(services.kafka))
 
     def engine(processor: Processor) -> KafkaEngine:
