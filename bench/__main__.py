@@ -16,9 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import candles, emit, history, latency, outage, promises, replay, state
+from bench import candles, emit, history, latency, outage, poison, promises, replay, state
 from bench.errors import BenchFailed
 from bench.options import Options
+from bench.peers import comparison as peers
 from bench.progress import say
 from bench.report import Report
 from bench.services import Services, running_services
@@ -29,6 +30,8 @@ SUBJECTS: Mapping[str, Callable[[Services, Options], Report]] = {
     "emit": emit.run,
     "outage": outage.run,
     "history": history.run,
+    "peers": peers.run,
+    "poison": poison.run,
     "state": state.run,
     "latency": latency.run,
     "replay": replay.run,

@@ -73,7 +73,7 @@ def _interleaved(
         say(f"history: round {number + 1} of {rounds}")
         connection.execute(statement("empty_copies"))
         connection.execute("CHECKPOINT")
-        ours.append(_sink(services, catalogue, dsn, count))
+        ours.append(sink_rows_per_s(services, catalogue, dsn, count))
         connection.execute("CHECKPOINT")
         bare.append(
             bare_history.rows_per_s(
@@ -90,8 +90,11 @@ def _interleaved(
     return ours, bare, raw, decoded, encoded
 
 
-def _sink(services: Services, catalogue: Catalogue, dsn: str, count: int) -> float:
-    dead_letters = KafkaDeadLetters(worker="history", topic=catalogue.dead_letters_topic, kafka=services.kafka)
+def sink_rows_per_s(
+    services: Services, catalogue: Catalogue, dsn: str, count: int, *, worker: str = "history"
+) -> float:
+    """The sink under its engine on all that is on the tape; `worker` is what its dead letters are signed with."""
+    dead_letters = KafkaDeadLetters(worker=worker, topic=catalogue.dead_letters_topic, kafka=services.kafka)
     sink = HistorySink(dsn=dsn, catalogue=catalogue, dead_letters=dead_letters, topic_uuid=TopicIds(services.kafka))
 
     def engine(processor: Processor) -> KafkaEngine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,11 +14,16 @@ import pytest
 from history_rig import HistoryRig, Place
 from tradetape.schemas import Fill, MarketCondition, Side
 from tradetape.streams.dead_letters import MemoryDeadLetters
+from tradetape.streams.errors import DeadLettersRefused
+from tradetape.streams.processor import Partition
 from tradetape.streams.record import Record
 
 START = datetime(2025, 6, 1, tzinfo=UTC)
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT")
 YEAR_2099_US = 4_083_004_800_000_000
+SEVEN = (7 * 10**18).to_bytes(9, "big")
+"""What no quantity may be once `divide_by_quantity` was there: the database finds 22012, which nothing of ours could."""
+LONGEST_S = 2.0
 NEVER_US = -(2**63) + 946_684_800_000_000
 """What would be -infinity, as counted from PostgreSQL's epoch."""
 
@@ -43,13 +49,20 @@ def emit_good(rig: HistoryRig, count: int, *, offset: int = 0) -> list[Record]:
     return rig.tape()
 
 
+def divide_by_quantity(rig: HistoryRig) -> None:
+    """What an operator may add to a table: an index that cannot hold every value of its column."""
+    with psycopg.connect(rig.dsn) as connection:
+        connection.execute("CREATE INDEX ON tradetape.fills ((1 / (quantity - 7)))")
+
+
 Change = Callable[[dict[str, Any]], object]
 REFUSED_BY_THE_DATABASE: dict[str, Change] = {
-    "a NUL in a text": lambda plain: plain.update(producer="a\x00b"),
-    "a NUL in a document": lambda plain: plain.update(tags={"note": "a\x00b"}),
+    "a quantity that an index of the operator's divides by": lambda plain: plain.update(quantity=SEVEN),
     "a month that no history is kept for": lambda plain: plain.update(event_time=YEAR_2099_US),
 }
 REFUSED_BEFORE: dict[str, Change] = {
+    "a NUL in a text": lambda plain: plain.update(producer="a\x00b"),
+    "a NUL in a document": lambda plain: plain.update(tags={"note": "a\x00b"}),
     "21 digits before the point": lambda plain: plain.update(price=(10**38).to_bytes(17, "big")),
     "the least number of 21 digits": lambda plain: plain.update(price=(-(10**38)).to_bytes(17, "big", signed=True)),
     "an amount of a hundred thousand bytes": lambda plain: plain.update(price=b"\x01" + bytes(100_000)),
@@ -64,6 +77,7 @@ REFUSED_BEFORE: dict[str, Change] = {
 def test_a_row_that_cannot_be_stored_is_a_dead_letter_and_the_rest_of_its_batch_is_stored(
     rig: HistoryRig, what: str
 ) -> None:
+    divide_by_quantity(rig)
     records = emit_good(rig, 60)
     fills = rig.catalogue.by_record("Fill")
     topic = rig.catalogue.topic_name(fills)
@@ -84,9 +98,10 @@ def test_a_row_that_cannot_be_stored_is_a_dead_letter_and_the_rest_of_its_batch_
 
 def test_several_bad_rows_in_one_batch_are_found_each_by_itself(rig: HistoryRig) -> None:
     """Two next to each other, one at the end, in two tables, with repeats of good events between them."""
+    divide_by_quantity(rig)
     records = emit_good(rig, 200)
     bad: set[tuple[str, str]] = set()
-    for name in ("Fill", "MarketCondition"):
+    for name, fault in (("Fill", {"quantity": SEVEN}), ("MarketCondition", {"producer": "\x00"})):
         event_type = rig.catalogue.by_record(name)
         topic = rig.catalogue.topic_name(event_type)
         first = next(record for record in records if record.topic == topic)
@@ -94,7 +109,7 @@ def test_several_bad_rows_in_one_batch_are_found_each_by_itself(rig: HistoryRig)
         for number in range(3):
             event_id = f"11111111-1111-4111-8111-{number:012d}"
             bad.add((topic, event_id))
-            poisoned = rig.plain(first) | {"event_id": event_id, "producer": f"\x00{number}"}
+            poisoned = rig.plain(first) | {"event_id": event_id, **fault}
             values += [rig.frame(event_type, poisoned)] + [first.value] * (number == 1)
         rig.put(topic, [(b"v:BTCUSDT", value) for value in values])
 
@@ -103,6 +118,77 @@ def test_several_bad_rows_in_one_batch_are_found_each_by_itself(rig: HistoryRig)
 
     assert {(one.record.topic, rig.plain(one.record)["event_id"]) for one in letters.letters} == bad
     assert (sink.counts["stored"], sink.counts["repeated"]) == (200, 2)
+
+
+def test_a_row_that_the_database_refuses_keeps_the_4999_beside_it_waiting_for_less_than_two_seconds(
+    rig: HistoryRig,
+) -> None:
+    divide_by_quantity(rig)
+    fills = rig.catalogue.by_record("Fill")
+    topic = rig.catalogue.topic_name(fills)
+    with rig.producer() as tape:
+        for number in range(5_000):
+            tape.emit(
+                Fill(
+                    venue="v", symbol="BTCUSDT", event_time=START + timedelta(seconds=number), venue_order_id="o",
+                    venue_trade_id=str(number), side=Side.BUY, price="1.5", quantity=7 if number == 3_210 else 2,
+                    amount_quote=3,
+                )
+            )  # fmt: skip
+    batch = rig.tape(topic)
+    letters = MemoryDeadLetters("history")
+    sink = rig.sink(dead_letters=letters)
+    sink.assigned([Partition(topic, partition) for partition in {one.partition for one in batch}])
+
+    began = time.monotonic()
+    sink.process(batch)
+    took_s = time.monotonic() - began
+    sink.close()
+
+    (letter,) = letters.letters
+    assert rig.fields(letter.record)["venue_trade_id"] == "3210"
+    assert dict(letter.headers)["__connect.errors.exception.class.name"] == b"psycopg.errors.DivisionByZero"
+    assert {row["venue_trade_id"] for row in rig.table(fills)} == {str(one) for one in range(5_000)} - {"3210"}
+    assert took_s < LONGEST_S
+
+
+class Unacknowledged(MemoryDeadLetters):
+    """A topic of dead letters that takes nothing, until it does."""
+
+    def __init__(self) -> None:
+        super().__init__("history")
+        self.takes = False
+
+    def flush(self) -> None:
+        if self.letters and not self.takes:
+            self.letters.clear()
+            raise DeadLettersRefused("not acknowledged")
+
+
+@pytest.mark.parametrize("what", ["a NUL in a text", "no magic byte"])
+def test_a_dead_letter_that_is_not_acknowledged_holds_rows_and_offset_back(rig: HistoryRig, what: str) -> None:
+    """Found while decoding or while the rows are on their way: neither may move past it."""
+    records = emit_good(rig, 10)
+    topic, value = records[0].topic, records[0].value
+    assert value is not None
+    poisoned = rig.plain(records[0]) | {"producer": "\x00"}
+    bad = rig.frame(rig.catalogue.by_topic(topic), poisoned) if what == "a NUL in a text" else b"\x01" + value[1:]
+    rig.put(topic, [(b"v:BTCUSDT", bad)])
+    batch, letters = rig.tape(), Unacknowledged()
+    sink = rig.sink(dead_letters=letters)
+    sink.assigned([Partition(*place) for place in {(one.topic, one.partition) for one in batch}])
+
+    with pytest.raises(DeadLettersRefused):
+        sink.process(batch)
+    assert rig.places_in_history() == {}
+    assert {row["next_offset"] for row in rig.rows("SELECT next_offset FROM tradetape.sink_offsets")} == {None}
+
+    letters.takes = True
+    sink.process(batch)
+    sink.close()
+    assert len(letters.letters) == 1
+    assert len(rig.places_in_history()) == 10
+    assert rig.has_come_to(rig.ends())
 
 
 def test_a_month_that_was_dropped_is_made_again_for_a_late_event(rig: HistoryRig) -> None:

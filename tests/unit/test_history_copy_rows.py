@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import uuid
 from collections.abc import Iterator
@@ -105,6 +106,29 @@ def test_a_uuid_is_its_sixteen_bytes(one: uuid.UUID) -> None:
 def test_what_is_no_uuid_is_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # bytes.fromhex words it differently by version
         copy_rows.uuid(text)
+
+
+NUL = st.sampled_from(["\0", "\\", "u0000", "\\u0000", "a"])
+TEXTS = st.lists(NUL, max_size=6).map("".join)
+
+
+@given(TEXTS)
+def test_a_text_with_a_nul_is_refused_and_no_other(text: str) -> None:
+    if "\0" in text:
+        with pytest.raises(ValueError, match="NUL"):
+            copy_rows.text(text)
+    else:
+        assert body(copy_rows.text(text)) == text.encode()
+
+
+@given(st.dictionaries(TEXTS, st.lists(TEXTS, max_size=2), max_size=2))
+def test_a_document_with_a_nul_in_it_is_refused_and_no_other(document: dict[str, list[str]]) -> None:
+    """Its escape is made of letters that a document may hold as well."""
+    if any("\0" in text for name, texts in document.items() for text in (name, *texts)):
+        with pytest.raises(ValueError, match="NUL"):
+            copy_rows.jsonb(document)
+    else:
+        assert json.loads(body(copy_rows.jsonb(document))[1:]) == document
 
 
 def test_a_row_is_its_count_of_fields_and_null_has_no_length() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
+import traceback
 
 import pytest
 
 from tradetape.schemas import CATALOGUE
-from tradetape.streams.dead_letters import MemoryDeadLetters, headers_of, without_ours
+from tradetape.streams.dead_letters import MemoryDeadLetters, headers_of, stacktrace, without_ours
 from tradetape.streams.errors import BadRecord, ProcessorBroken, Transient
 from tradetape.streams.processor import attempt
 from tradetape.streams.record import Record
@@ -50,6 +51,30 @@ def test_message_and_stacktrace_are_bounded() -> None:
     found = dict(headers_of(record(), "r", raised("x" * 100_000), stage="S", worker="w"))
     assert len(found["__connect.errors.exception.message"]) == 1_024
     assert len(found["__connect.errors.exception.stacktrace"]) == 4_096
+
+
+def test_the_stacktrace_is_pythons_with_every_cause_and_without_the_marks() -> None:
+    def fail() -> None:
+        try:
+            raise raised("spoilt")
+        except ValueError as error:
+            raise BadRecord(record(), "r", "refused") from error
+
+    with pytest.raises(BadRecord) as caught:
+        fail()
+    printed = "".join(traceback.format_exception(caught.value)).splitlines()
+    places = [line for line in printed if (line.startswith("    ") and line.strip("~^ ")) or line.startswith("  File")]
+    lines = stacktrace(caught.value).splitlines()
+    assert [line for line in lines if line.startswith("  ")] == places
+    assert [line for line in lines if line.endswith(("spoilt", "refused"))] == [
+        "builtins.ValueError: spoilt", f"tradetape.streams.errors.BadRecord: {caught.value}",
+    ]  # fmt: skip
+
+
+def test_errors_that_cause_each_other_have_a_stacktrace_that_ends() -> None:
+    first, second = raised("a"), raised("b")
+    first.__cause__, second.__cause__ = second, first
+    assert "ValueError: b" in stacktrace(first)
 
 
 def test_text_that_is_no_unicode_does_not_break_the_letter() -> None:

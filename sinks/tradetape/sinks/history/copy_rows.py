@@ -7,6 +7,7 @@ Format: PostgreSQL manual, COPY, "Binary Format"; numeric as in src/backend/util
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -90,7 +91,12 @@ _DECIMAL_END = 10**decimals.PRECISION
 
 def _text(value: str) -> bytes:
     raw = value.encode()
+    if 0 in raw:
+        raise ValueError(f"{value[:_SHOWN]!r} has a NUL, which no text of PostgreSQL's can hold")
     return _length(len(raw)) + raw
+
+
+_SHOWN = 80
 
 
 text: Encode = Remembered(_text, limit=4_096).__getitem__
@@ -121,9 +127,15 @@ _LAST_US = times.from_datetime(datetime.max.replace(tzinfo=UTC))
 
 
 def jsonb(value: Any) -> bytes:
-    """A document with its length; the byte 1 is the format's version."""
+    """A document with its length; the byte 1 is the format's version. Raises ValueError for a NUL in one of its texts."""
     encoded = _json(value)
+    if b"\\u0000" in encoded and _NUL.search(encoded):
+        raise ValueError("has a NUL in a document, which jsonb cannot hold")
     return _length(len(encoded) + 1) + b"\x01" + encoded
+
+
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""The escape itself, and not these letters behind a backslash that is escaped."""
 
 
 def boolean(value: bool) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -43,6 +43,7 @@ class _Row(msgspec.Struct, gc=False):
     month: str
     plain: Values
     data: bytes | None = None
+    is_refused: bool = False
 
     def encoded(self) -> bytes:
         """For COPY; worked out when it is wanted, once. Raises one of UNENCODABLE."""
@@ -127,7 +128,9 @@ class HistorySink:
             except BaseException:
                 connection.close()
                 raise
-            self._session = _Session(connection, HistoryWriter(connection, self._offsets, self._schema), tables)
+            self._session = _Session(
+                connection, HistoryWriter(connection, self._offsets, self._dead_letters.flush, self._schema), tables
+            )
         return self._session
 
     def _lost_session_forgotten(self) -> _ForgetOnLoss:
@@ -179,49 +182,63 @@ class HistorySink:
 
     def _store(self, session: _Session, rows: list[_Row], ends: Mapping[Partition, int]) -> None:
         """The ladder: all at once; else through staging, which finds repeats; else without the rows that cannot be stored."""
-        # The offsets that follow move past the dead letters, so these are acknowledged first.
-        self._dead_letters.flush()
         try:
-            stored = session.writer.write(_for_copy(rows), ends)
-        except (psycopg.IntegrityError, psycopg.DataError, *UNENCODABLE):
+            stored = session.writer.write(self._for_copy(rows), ends)
+        except (psycopg.IntegrityError, psycopg.DataError) as error:
             # A month that we know may have been dropped since, by retention.
             self._known_months.clear()
-            rows = self._with_months(session, self._encodable(rows))
-            self._dead_letters.flush()
-            rows, stored = self._merge(session, rows, ends)
+            rows = self._with_months(session, _unrefused(rows))
+            if isinstance(error, psycopg.DataError):
+                self._refuse_among(session, rows)
+            stored = self._merge(session, rows, ends)
         self.counts["stored"] += stored
-        self.counts["repeated"] += len(rows) - stored
+        self.counts["repeated"] += len(_unrefused(rows)) - stored
 
-    def _encodable(self, rows: Sequence[_Row]) -> list[_Row]:
-        """Send those that have no form in their table's columns to the dead letters; the others."""
-        encodable = []
-        for row in rows:
-            try:
-                row.encoded()
-            except UNENCODABLE as error:
-                self._dead_letters.send(row.record, "unstorable", error, stage=STORING)
-            else:
-                encodable.append(row)
-        return encodable
-
-    def _merge(self, session: _Session, rows: list[_Row], ends: Mapping[Partition, int]) -> tuple[list[_Row], int]:
+    def _merge(self, session: _Session, rows: list[_Row], ends: Mapping[Partition, int]) -> int:
         try:
-            return rows, session.writer.merge(_for_copy(rows), ends)
+            return session.writer.merge(self._for_copy(rows), ends)
         except (psycopg.IntegrityError, psycopg.DataError):
-            rows = self._storable(session, rows)
-            self._dead_letters.flush()
-            return rows, session.writer.merge(_for_copy(rows), ends)
+            self._refuse_among(session, _unrefused(rows))
+            return session.writer.merge(self._for_copy(rows), ends)
 
-    def _storable(self, session: _Session, rows: list[_Row]) -> list[_Row]:
-        """Bisect to the rows that the database refuses and send them to the dead letters; the others."""
-        error = next((found for one in _for_copy(rows) if (found := session.writer.can_store(one)) is not None), None)
-        if error is None:
-            return rows
-        if len(rows) == 1:
-            self._dead_letters.send(rows[0].record, "unstorable", error, stage=STORING)
-            return []
-        middle = len(rows) // 2
-        return [*self._storable(session, rows[:middle]), *self._storable(session, rows[middle:])]
+    def _refuse_among(self, session: _Session, rows: Sequence[_Row]) -> None:
+        """Bisect rows that the database refuses together to those that it refuses alone: they are dead letters."""
+        if len(rows) <= 1:
+            if (error := self._error_of(session, rows)) is not None:
+                self._refuse(rows[0], error)
+            return
+        first, second = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+        is_in_first = self._error_of(session, first) is not None
+        if is_in_first:
+            self._refuse_among(session, first)
+        if not is_in_first or self._error_of(session, second) is not None:
+            self._refuse_among(session, second)
+
+    def _error_of(self, session: _Session, rows: Sequence[_Row]) -> psycopg.Error | None:
+        return next(
+            (one for table in self._for_copy(rows) if (one := session.writer.can_store(table)) is not None), None
+        )
+
+    def _for_copy(self, rows: Sequence[_Row]) -> list[CopyRows]:
+        by_table: dict[HistoryTable, list[_Row]] = {}
+        for row in rows:
+            by_table.setdefault(row.table, []).append(row)
+        return [CopyRows(table.name, table.columns, table.kinds, self._encoded(own)) for table, own in by_table.items()]
+
+    def _encoded(self, rows: Sequence[_Row]) -> Iterator[bytes]:
+        """For COPY, which goes on without the rows that have no form in their table's columns: they are dead letters."""
+        for row in rows:
+            if not row.is_refused:
+                try:
+                    encoded = row.encoded()
+                except UNENCODABLE as error:
+                    self._refuse(row, error)
+                else:
+                    yield encoded
+
+    def _refuse(self, row: _Row, error: BaseException) -> None:
+        row.is_refused = True
+        self._dead_letters.send(row.record, "unstorable", error, stage=STORING)
 
 
 class _ForgetOnLoss:
@@ -249,8 +266,5 @@ def _ends(records: Sequence[Record]) -> dict[Partition, int]:
     return {Partition(*place): offset + 1 for place, offset in last.items()}
 
 
-def _for_copy(rows: Sequence[_Row]) -> list[CopyRows]:
-    by_table: dict[HistoryTable, list[_Row]] = {}
-    for row in rows:
-        by_table.setdefault(row.table, []).append(row)
-    return [CopyRows(table.name, table.columns, table.kinds, map(_Row.encoded, own)) for table, own in by_table.items()]
+def _unrefused(rows: Sequence[_Row]) -> list[_Row]:
+    return [row for row in rows if not row.is_refused]

@@ -1,7 +1,8 @@
 """The one transaction of the history: rows by COPY, then the fence, or nothing.
 
-It takes rows for COPY and knows neither Avro nor Kafka. When some are there already it writes the same rows through
-a staging table, which counts the repeats; when a row cannot be stored it says which halves can.
+Between the two it waits for what has to be acknowledged before the offsets move, which by then mostly is. It takes rows
+for COPY and knows neither Avro nor Kafka. When some are there already it writes the same rows through a staging table,
+which counts the repeats; when a row cannot be stored it says which halves can.
 """
 
 from __future__ import annotations
@@ -28,9 +29,16 @@ _MERGE = SQL("INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} ON C
 class HistoryWriter:
     """Writes rows and offsets in one transaction of a session in autocommit mode."""
 
-    def __init__(self, connection: psycopg.Connection, offsets: Offsets, schema: str = SCHEMA) -> None:
+    def __init__(
+        self,
+        connection: psycopg.Connection,
+        offsets: Offsets,
+        acknowledged: Callable[[], None],
+        schema: str = SCHEMA,
+    ) -> None:
         self._connection = connection
         self._offsets = offsets
+        self._acknowledged = acknowledged
         self._schema = schema
 
     def write(self, tables: Sequence[CopyRows], ends: Mapping[Partition, int]) -> int:
@@ -45,7 +53,9 @@ class HistoryWriter:
         self, tables: Sequence[CopyRows], ends: Mapping[Partition, int], store: Callable[[CopyRows], int]
     ) -> int:
         with passing_errors(), self._connection.transaction():
+            # Step 1: the rows. Step 2: the dead letters among their records. Step 3: only now may the offsets move.
             stored = sum(store(rows) for rows in tables)
+            self._acknowledged()
             self._offsets.advance(self._connection, ends)
         self._offsets.advanced(ends)
         return stored

@@ -1,0 +1,1 @@
+TRUNCATE tradetape.indicator_updates, tradetape.sink_offsets
