@@ -101,6 +101,12 @@ def vanish(world: World, number: int) -> None:
     del world.tape[number], world.rows[number]
 
 
+def invent(world: World) -> None:
+    """An event that nobody emitted is on the tape and in the history."""
+    world.tape.append(Appearance(Place(TOPIC, 0, 90), b"v:S0", "run", 1, OTHER, b"d"))
+    world.rows.append(Stored(Place(TOPIC, 0, 90), OTHER, b"d"))
+
+
 def alter(world: World, number: int) -> None:
     """An event says something else on the tape, and its row what the tape says."""
     world.tape[number] = world.event(number)._replace(digest=b"other")
@@ -116,13 +122,7 @@ PLANTED: dict[str, tuple[Plant, dict[str, int]]] = {
     "rubbish that nobody put there": (
         lambda one: one.ledger.rubbish["MarketCondition"].clear(), {violations.PHANTOM_RECORD: 1},
     ),
-    "a record that nobody emitted": (
-        lambda one: (
-            one.tape.append(Appearance(Place(TOPIC, 0, 90), b"v:S0", "run", 1, OTHER, b"d")),
-            one.rows.append(Stored(Place(TOPIC, 0, 90), OTHER, b"d")),
-        ),
-        {violations.PHANTOM_RECORD: 1},
-    ),
+    "a record that nobody emitted": (invent, {violations.PHANTOM_RECORD: 1}),
     "an event that says something else on the tape": (lambda one: alter(one, 5), {violations.ALTERED_RECORD: 1}),
     "a repeat that says something else": (
         lambda one: one.tape.__setitem__(10, one.event(10)._replace(digest=b"other")), {violations.ALTERED_RECORD: 1},
