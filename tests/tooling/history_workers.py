@@ -35,6 +35,7 @@ class Worker:
     def __init__(self, rig: HistoryRig, log: Path, *, group: str, more: Mapping[str, str] | None = None) -> None:
         self.log = log
         self.starts = 0
+        self._prepared = "", signal.SIGKILL
         self._failpoint = log.with_suffix(".failpoint")
         self._environment = {
             **os.environ,
@@ -60,10 +61,35 @@ class Worker:
             return True
         return code is None
 
+    def restart(self) -> None:
+        """What a supervisor does."""
+        assert self.process.poll() is not None
+        self.process = self._start()
+
     def arm(self, point: str, number: signal.Signals) -> None:
         """Have it send itself a signal the next time it comes to a point."""
         assert point in failing_worker.POINTS
         failing_worker.arm(self._failpoint, point, number)
+
+    def prepare(self, point: str, number: signal.Signals) -> None:
+        """Arm it, or, where it is "random", send the signal at once."""
+        self._prepared = point, number
+        if point == "random":
+            self.send(number)
+        else:
+            self.arm(point, number)
+
+    def struck(self, has_happened: bool) -> str:
+        """Where the prepared signal met it; sends the signal where it never came to the point."""
+        point, number = self._prepared
+        self._failpoint.unlink(missing_ok=True)
+        if not has_happened and not self.has_ended():
+            self.send(number)
+        return point if has_happened else "missed"
+
+    def has_ended(self) -> bool:
+        """Whether its process is gone."""
+        return self.process.poll() is not None
 
     def is_stopped(self) -> bool:
         """Whether it stands still."""
@@ -113,6 +139,18 @@ class Workers:
         name = f"{self._rig.catalogue.prefix}{group or number}"
         self.made.append(Worker(self._rig, self._folder / f"{number}.log", group=name, more=more))
         return self.made[-1]
+
+    def end(self) -> list[int]:
+        """Ask all that are left to leave in order; what they ended with."""
+        left = [one for one in self.made if not one.has_ended()]
+        for one in left:
+            # One that stands still would not hear it.
+            one.send(signal.SIGCONT)
+            one.send(signal.SIGTERM)
+        try:
+            return [one.exit_code() for one in left]
+        finally:
+            self.kill()
 
     def kill(self) -> None:
         """End them all."""
@@ -209,6 +247,14 @@ class Witness:
                 "AND datname = current_database() AND backend_xid IS NOT NULL"
             )
         )
+
+    def has_session_of(self, worker: Worker) -> bool:
+        """Whether a worker's process has a session."""
+        ports = [one.laddr.port for one in psutil.Process(worker.process.pid).net_connections("tcp")]
+        query = "SELECT count(*) FROM pg_stat_activity WHERE client_port = ANY (%s) AND application_name = 'tradetape-history'"
+        row = self._connection.execute(query, [ports]).fetchone()
+        assert row is not None
+        return bool(row[0])
 
     def sessions(self) -> set[tuple[int, datetime]]:
         """What tells the sessions of workers, which live now, from all others."""
