@@ -89,6 +89,18 @@ def postgres(stack: LocalStack) -> Iterator[str]:
 
 
 @pytest.fixture
+def database(stack: LocalStack) -> Iterator[str]:
+    """A database that no session of the suite stays connected to, so that the server may stop."""
+    owner = stack.environment()["DATABASE_URL"]
+    name = sql.Identifier("stopped")
+    with psycopg.connect(owner, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
+    yield f"{owner.rpartition('/')[0]}/stopped"
+    with psycopg.connect(owner, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+@pytest.fixture
 def redis_url(stack: LocalStack) -> str:
     """The address of an empty Redis."""
     url = stack.environment()["REDIS_URL"]

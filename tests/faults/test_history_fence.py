@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from history_rig import HistoryRig
 from tcp_proxy import TcpProxy
@@ -351,18 +350,6 @@ def test_a_database_that_went_back_in_time_is_noticed_and_filled_again(
     sink.close()
     rig.store()
     assert rig.assert_every_event_once() == 80
-
-
-@pytest.fixture
-def database(stack: LocalStack) -> Iterator[str]:
-    """A database that no session of the suite stays connected to, so that the server may stop."""
-    owner = stack.environment()["DATABASE_URL"]
-    name = sql.Identifier("stopped")
-    with psycopg.connect(owner, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
-    yield f"{owner.rpartition('/')[0]}/stopped"
-    with psycopg.connect(owner, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
 
 
 def test_a_stopped_postgresql_costs_time_and_nothing_else(

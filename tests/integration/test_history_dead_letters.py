@@ -11,7 +11,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from history_rig import HistoryRig, Place
+from history_rig import HistoryRig
+from ledger import Place
 from tradetape.schemas import Fill, MarketCondition, Side
 from tradetape.streams.dead_letters import MemoryDeadLetters
 from tradetape.streams.errors import DeadLettersRefused

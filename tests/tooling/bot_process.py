@@ -11,6 +11,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import event_content
 from tradetape.producers import OutboxFull, Producer
 from tradetape.schemas import CATALOGUE, Action, Direction, TradeSignal
 
@@ -36,7 +37,8 @@ def main() -> None:
     ) as tape:
         for number in range(first, count):
             stamped = _emit(tape, decision(source, number))
-            print(number, stamped.event_id, stamped.producer_run_id, stamped.producer_seq, flush=True)
+            told = stamped.event_id, stamped.producer_run_id, stamped.producer_seq
+            print(number, *told, event_content.of_event(stamped).hex(), flush=True)
             if pace_s:
                 time.sleep(pace_s)
 

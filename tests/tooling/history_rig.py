@@ -1,28 +1,27 @@
 """Everything a test of the history needs of its own: topics, a database, sinks, and a checker that asks neither of them.
 
-What lies on the tape is read with a plain consumer and decoded with fastavro and the schema file; what lies in the
-database is read with SQL. So a defect of the codec or the sink cannot hide itself.
+What lies on the tape is read with a plain consumer and decoded with fastavro and the schema file (evidence.py); what
+lies in the database is read with SQL. So a defect of the codec or the sink cannot hide itself.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 import fastavro
 import psycopg
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 from confluent_kafka import Producer as RawProducer
-from confluent_kafka.admin import OffsetSpec
 from psycopg.rows import DictRow, dict_row
 from psycopg.sql import SQL, Identifier, Literal
 
+from evidence import HistoryEvidence
+from ledger import Ledger, Place, Verdict
 from tradetape.console import topics
 from tradetape.producers import Producer
 from tradetape.producers.connection import KafkaSettings
@@ -40,15 +39,6 @@ from tradetape.streams.record import Record
 from waiting import eventually
 
 DEADLINE_S = 60.0
-STEP_S = 0.02
-
-
-class Place(NamedTuple):
-    """Where a record lies on the tape."""
-
-    topic: str
-    partition: int
-    offset: int
 
 
 class HistoryRig:
@@ -62,6 +52,7 @@ class HistoryRig:
         self._schemas: dict[str, Any] = {}
         topics.apply(self._admin, self.catalogue)
         migrate(dsn)
+        self._evidence = HistoryEvidence(self.kafka, self.catalogue, dsn=dsn)
         self.sink_dsn = login_of(dsn, "tradetape_sink")
         """What a sink logs in with: it may write rows and its offsets, and nothing else."""
 
@@ -124,20 +115,7 @@ class HistoryRig:
 
     def ends(self, *names: str) -> dict[tuple[str, int], int]:
         """The offset behind the last record of each partition that holds any (of all topics of events unless named)."""
-        asked = [TopicPartition(name, n) for name in names or self.topics() for n in range(topics.LOCAL_PARTITIONS)]
-        found: dict[tuple[str, int], int] = {}
-
-        def answered() -> bool:
-            try:
-                futures = self._admin.list_offsets(dict.fromkeys(asked, OffsetSpec.latest()), request_timeout=5.0)
-                found.update({(one.topic, one.partition): future.result().offset for one, future in futures.items()})
-            except KafkaException:
-                # A topic that was made a moment ago may have no leader yet.
-                return False
-            return True
-
-        eventually("Kafka says where its topics end", answered)
-        return {place: end for place, end in found.items() if end > 0}
+        return self._evidence.ends(names or self.topics())
 
     def has_come_to(self, ends: Mapping[tuple[str, int], int]) -> bool:
         """Whether the database says that every record before these ends is stored or a dead letter."""
@@ -145,30 +123,9 @@ class HistoryRig:
         stored = {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
         return all((stored.get(place) or 0) >= end for place, end in ends.items())
 
-    @contextmanager
-    def _consumer(self) -> Iterator[Consumer]:
-        settings = {"group.id": f"{self.catalogue.prefix}checker", "enable.auto.commit": False}
-        consumer = Consumer(self.kafka.client_config(settings))
-        try:
-            yield consumer
-        finally:
-            consumer.close()
-
     def tape(self, *names: str) -> list[Record]:
         """Every record of these topics (all topics of events unless named), read with a plain consumer."""
-        missing = self.ends(*names)
-        with self._consumer() as consumer:
-            consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in missing])
-            records: list[Record] = []
-            deadline = time.monotonic() + DEADLINE_S
-            while missing:
-                assert time.monotonic() < deadline, f"could not read {sorted(missing)}"
-                for message in consumer.consume(5_000, 0.2):
-                    assert message.error() is None, message.error()
-                    records.append(_record(message))
-                    if records[-1].offset + 1 >= missing.get((records[-1].topic, records[-1].partition), 1 << 62):
-                        del missing[records[-1].topic, records[-1].partition]
-        return records
+        return list(self._evidence.read(self.ends(*names)))
 
     def fields(self, record: Record) -> dict[str, Any]:
         """A record's fields as fastavro reads them with the schema's own logical types."""
@@ -215,34 +172,20 @@ class HistoryRig:
             for row in self.table(one)
         }
 
-    def places_of_dead_letters(self, worker: str = "history") -> Counter[Place]:
+    def places_of_dead_letters(self) -> Counter[Place]:
         """How often each place is in the topic of dead letters."""
-        found: Counter[Place] = Counter()
-        for record in self.tape(self.catalogue.dead_letters_topic):
-            headers = {name: (value or b"").decode() for name, value in record.headers}
-            if headers["x-worker"] == worker:
-                topic, partition, offset = (
-                    headers[f"__connect.errors.{name}"] for name in ("topic", "partition", "offset")
-                )
-                found[Place(topic, int(partition), int(offset))] += 1
-        return found
+        return self._evidence.letters()
 
-    def assert_every_event_once(self) -> int:
-        """The tape and the tables hold the same event ids, each row once; how many.
+    def verdict(self, ledger: Ledger | None = None, *, is_settled: bool = True) -> Verdict:
+        """What is wrong with tape and history; `is_settled` where the sink has to have come to the end of the tape."""
+        return self._evidence.verdict(ledger, is_settled=is_settled)
 
-        A primary key cannot hide a double here: a second row of an id would have to differ in event_time.
-        """
-        count = 0
-        for event_type in self.catalogue:
-            records = self.tape(self.catalogue.topic_name(event_type))
-            on_tape = {self.fields(record)["event_id"] for record in records}
-            stored = Counter(str(row["event_id"]) for row in self.table(event_type))
-            assert set(stored) == on_tape, (
-                f"{event_type.table}: {len(on_tape - set(stored))} lost, {len(set(stored) - on_tape)} out of nowhere"
-            )
-            assert set(stored.values()) <= {1}, f"{event_type.table}: {stored.most_common(3)}"
-            count += len(stored)
-        return count
+    def assert_every_event_once(self, *, is_settled: bool = True) -> int:
+        """Tape and tables hold the same events, each once and as it was emitted, and nothing was refused; how many."""
+        verdict = self.verdict(is_settled=is_settled)
+        assert verdict.is_right, verdict
+        assert verdict.counts["refused"] == 0, verdict
+        return verdict.counts["stored"]
 
 
 class EngineThread:
@@ -281,10 +224,3 @@ def login_of(dsn: str, role: str) -> str:
             connection.execute(made.format(user=Identifier(user), password=Literal(password), role=Identifier(role)))
     address = urlsplit(dsn)
     return address._replace(netloc=f"{user}:{password}@{address.hostname}:{address.port}").geturl()
-
-
-def _record(message: Any) -> Record:
-    return Record(
-        message.topic(), message.partition(), message.offset(), message.key(), message.value(),
-        tuple(message.headers() or ()), message.timestamp()[1],
-    )  # fmt: skip

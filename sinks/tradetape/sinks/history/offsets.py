@@ -16,6 +16,7 @@ import psycopg
 
 from tradetape.sinks.errors import Fenced, WentBack
 from tradetape.sinks.history.queries import query
+from tradetape.streams.errors import HistoryLost
 from tradetape.streams.processor import Partition
 from tradetape.streams.record import Record
 
@@ -120,6 +121,12 @@ class Offsets:
         """Forget partitions that belong to somebody else now."""
         for one in partitions:
             self.held.pop(one, None)
+
+    def check_topics(self) -> None:
+        """Raises HistoryLost where a topic that we hold was made anew: offsets of the old one say nothing of the new one."""
+        for topic, uuid in {place.topic: holding.uuid for place, holding in self.held.items()}.items():
+            if self._topic_uuid(topic) != uuid:
+                raise HistoryLost(f"{topic} was made anew; start again, and it is read from its beginning")
 
     def advance(self, connection: psycopg.Connection, ends: Mapping[Partition, int]) -> None:
         """The last statement of a write: move to `ends`, or raise Fenced, which undoes the transaction."""

@@ -33,6 +33,7 @@ logger = logging.getLogger("tradetape.sinks")
 
 DECODING = "VALUE_CONVERTER"
 STORING = "TASK_PUT"
+TOPICS_CHECKED_EVERY_US = 10_000_000
 UNENCODABLE = (ValueError, OverflowError, struct.error)
 """What a value raises that no column can hold."""
 
@@ -84,6 +85,16 @@ class HistorySink:
         self._schema = schema
         self._known_months: set[tuple[str, str]] = set()
         self._session: _Session | None = None
+        self._topics_checked_us = 0
+
+    def tick(self, now_us: int) -> None:
+        """See that no topic was made anew under us: Kafka may just read on in it. Raises HistoryLost, BrokersUnreachable.
+
+        What was stored of the new topic by then is found again after the restart, and counts as repeated.
+        """
+        if now_us - self._topics_checked_us >= TOPICS_CHECKED_EVERY_US:
+            self._topics_checked_us = now_us
+            self._offsets.check_topics()
 
     def assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int | None]:
         """Take the partitions from their previous owner; where to start in each."""
