@@ -54,8 +54,11 @@ class Effects(Protocol):
         ProcessorBroken for one that lacks what only its input can say.
         """
 
-    def stamped(self, events: Sequence[Event]) -> list[Output]:
-        """The same events, not sent yet: for a processor that first writes down what it is going to send."""
+    def stamped(self, events: Sequence[Event], *, ahead: int = 0) -> list[Output]:
+        """The same events, not sent yet: for a processor that first writes down what it is going to send.
+
+        `ahead` is how many were stamped before them and are not `kept` yet.
+        """
 
     def kept(self, outputs: Sequence[Output]) -> None:
         """These are written down, and will be sent: their numbers are taken, so that a gap still means loss."""
@@ -76,8 +79,8 @@ class _Stamping:
         self.send(outputs)
         self.kept(outputs)
 
-    def stamped(self, events: Sequence[Event]) -> list[Output]:
-        return [self._output(event, ahead) for ahead, event in enumerate(events)]
+    def stamped(self, events: Sequence[Event], *, ahead: int = 0) -> list[Output]:
+        return [self._output(event, number) for number, event in enumerate(events, ahead)]
 
     def _output(self, event: Event, ahead: int) -> Output:
         if missing := [name for name in GIVEN if not getattr(event, name)]:
