@@ -84,7 +84,7 @@ def test_a_signal_that_comes_again_gets_its_answer_again_byte_for_byte(rig: Appr
 def test_what_is_not_live_never_becomes_a_live_trade(rig: ApprovalRig, signal_mode: RunMode) -> None:
     worker = rig.worker(run_mode=RunMode.LIVE)
     worker.process([rig.record(signal(run_mode=signal_mode))])
-    assert rig.decisions() == rig.trades() == []
+    assert (rig.decisions(), rig.trades()) == ([], [])
     assert worker.results == {"other_mode": 1}
 
 
@@ -92,7 +92,7 @@ def test_a_live_signal_that_a_replay_wrote_never_becomes_a_trade(rig: ApprovalRi
     worker = rig.worker(run_mode=RunMode.LIVE)
     record = rig.record(signal(run_mode=RunMode.LIVE))
     worker.process([msgspec.structs.replace(record, headers=(("x-replay", b"run"),))])
-    assert rig.decisions() == rig.trades() == []
+    assert (rig.decisions(), rig.trades()) == ([], [])
     assert worker.results == {"replayed": 1}
 
 

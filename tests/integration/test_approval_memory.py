@@ -165,7 +165,7 @@ def test_what_was_on_its_way_while_another_worker_rebuilt_the_memory_is_known_af
 def test_a_redis_that_came_back_with_an_older_file_is_brought_up_to_date(rig: ApprovalRig) -> None:
     worker = rig.worker(ONE_PER_SYMBOL)
     worker.process([rig.record(signal()), rig.record(signal("ETHUSDT"))])
-    older = {key: rig.redis.dump(key) for key in rig.redis.scan_iter(f"{rig.redis_prefix}:*")}
+    older = {key: rig.redis.dump(key) or b"" for key in rig.redis.scan_iter(f"{rig.redis_prefix}:*")}
     ended = put(rig, closed(rig.trades()[0]))
     worker.process([rig.record(ended), rig.record(signal("SOLUSDT", minute=1))])
     before = rig.remembered()

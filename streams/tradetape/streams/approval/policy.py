@@ -185,7 +185,7 @@ def _instant(at: datetime) -> str:
 
 def record(facts: Facts, limits: Limits) -> dict[str, str]:
     """Facts and limits as a decision carries them; what is unknown or off is left out."""
-    return {**_texts(facts), **{f"{LIMIT}{name}": text for name, text in _texts(limits).items()}}
+    return {**texts_of(facts), **{f"{LIMIT}{name}": text for name, text in texts_of(limits).items()}}
 
 
 def recorded(texts: Mapping[str, str]) -> tuple[Facts, Limits]:
@@ -198,7 +198,8 @@ def recorded(texts: Mapping[str, str]) -> tuple[Facts, Limits]:
 _Recorded = TypeVar("_Recorded", Facts, Limits)
 
 
-def _texts(values: Facts | Limits) -> dict[str, str]:
+def texts_of(values: Facts | Limits) -> dict[str, str]:
+    """Each value by its name, but what is unknown or off."""
     given = msgspec.to_builtins(values).items()
     is_off = (None, False) if isinstance(values, Limits) else (None,)
     return {name: _text(value) for name, value in given if not any(value is one for one in is_off)}

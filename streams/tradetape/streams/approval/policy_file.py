@@ -18,6 +18,7 @@ import difflib
 import hashlib
 import importlib
 import inspect
+import math
 import re
 import sys
 import tomllib
@@ -129,7 +130,7 @@ def _shown(value: object) -> str:
 
 
 def _number(value: Any, what: str) -> Decimal:
-    if isinstance(value, bool) or not isinstance(value, (int, Decimal)) or not Decimal(value).is_finite():
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal)) or not math.isfinite(float(value)):
         raise _Wrong(f"must be {what}")
     return Decimal(value)
 
