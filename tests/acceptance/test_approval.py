@@ -101,9 +101,13 @@ def test_a_decision_that_does_not_follow_from_its_facts_is_found(rig: ApprovalRi
     forger = KafkaEffects(worker="approval", codec=rig.codec, kafka=rig.kafka)
     forger.emit(
         [
-            decision(first, "PASSED", {"open_trades": "4", "price": "100", "limit.maximum_open_trades": "4"}),
-            decision(second, "PASSED", {"price": "100", "limit.python": "gone:judge"}),
-            decision(third, "PASSED", {"price": "100"}),
+            decision(
+                first,
+                "PASSED",
+                {"is_opening": "true", "open_trades": "4", "price": "100", "limit.maximum_open_trades": "4"},
+            ),
+            decision(second, "PASSED", {"is_opening": "true", "price": "100", "limit.python": "gone:judge"}),
+            decision(third, "PASSED", {"is_opening": "true", "price": "100"}),
         ]
     )
     forger.close()

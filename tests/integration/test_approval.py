@@ -58,7 +58,7 @@ def test_a_refused_signal_names_its_rule_and_the_facts_and_becomes_no_trade(rig:
     assert refused.policy_version == "test"
     assert refused.trade_id is None
     assert refused.facts == {
-        "price": "120", "open_trades": "1", "open_trades_of_symbol": "1", "last_price": "100",
+        "is_opening": "true", "price": "120", "open_trades": "1", "open_trades_of_symbol": "1", "last_price": "100",
         "last_opened_at": "2025-03-01T12:00:00Z", "limit.one_open_trade_per_symbol": "true",
     }  # fmt: skip
     assert len(rig.trades()) == 1

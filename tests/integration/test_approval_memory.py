@@ -162,6 +162,32 @@ def test_what_was_on_its_way_while_another_worker_rebuilt_the_memory_is_known_af
     assert (refused.symbol, refused.facts["open_trades"]) == ("BTCUSDT", "3")
 
 
+def test_what_a_dead_worker_had_sent_and_reaches_the_tape_after_the_rebuild_stands(rig: ApprovalRig) -> None:
+    on_its_way: list[Output] = []
+
+    class Lingering(Interrupted):
+        def send(self, outputs: Sequence[Output]) -> None:
+            on_its_way.extend(outputs)
+            raise Killed
+
+    records = [rig.record(signal())]
+    rig.worker(ONE_PER_SYMBOL).process([rig.record(signal("SOLUSDT"))])
+    with pytest.raises(Killed):
+        rig.worker(ONE_PER_SYMBOL, effects=Lingering(rig.effects(), 0, die)).process(records)
+    rig.lose_redis()
+    other = rig.worker(ONE_PER_SYMBOL, settle_s=60)
+    other.process([rig.record(signal("ETHUSDT"))])
+    rig.effects().send(on_its_way)
+    heir = rig.worker(ONE_PER_SYMBOL, settle_s=60)
+    for worker in (other, heir):
+        worker.process([rig.record(signal(strategy_id=f"other {worker is heir}"))])
+        assert [one.symbol for one in rig.trades() if one.symbol == "BTCUSDT"] == []
+    heir.process(records)
+    (trade,) = [one for one in rig.trades() if one.symbol == "BTCUSDT"]
+    decisions = [one for one in rig.decisions() if one.trade_id == trade.trade_id]
+    assert {repr(one) for one in decisions} == {repr(rig.codec.decode(one.topic, one.value)) for one in on_its_way}
+
+
 def test_a_redis_that_came_back_with_an_older_file_is_brought_up_to_date(rig: ApprovalRig) -> None:
     worker = rig.worker(ONE_PER_SYMBOL)
     worker.process([rig.record(signal()), rig.record(signal("ETHUSDT"))])

@@ -112,13 +112,14 @@ class ApprovalRig(TopicsRig):
         effects: Effects | None = None,
         memory: Memory | None = None,
         run_mode: RunMode = RunMode.PAPER,
+        settle_s: float = 0.0,
         now_us: Callable[[], int] = wall_clock_us,
     ) -> Approval:
-        """A worker as a new process would be."""
+        """A worker as a new process would be; one that takes nothing for on its way, unless told how long."""
         return Approval(
             codec=self.codec, memory=memory or self.memory(), tape=self.tape_memory(run_mode),
             effects=effects or self.effects(), dead_letters=self.letters, run_mode=run_mode, policy=policy,
-            now_us=now_us,
+            settle_s=settle_s, now_us=now_us,
         )  # fmt: skip
 
     def on_tape(self, event_class: type[EventT]) -> list[EventT]:

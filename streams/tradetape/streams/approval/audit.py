@@ -9,7 +9,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
-from tradetape.schemas import DecisionOutcome, Event, SignalDecision, TradeSignal
+from tradetape.schemas import Action, DecisionOutcome, Event, SignalDecision, TradeSignal
 from tradetape.streams.approval.answering import STAGE
 from tradetape.streams.approval.book import price_of
 from tradetape.streams.approval.policy import Facts, Limits, Policy, judge, recorded
@@ -73,6 +73,7 @@ def _differences(
         ("threshold", decision.threshold, verdict.threshold),
         ("score", decision.score, signal.score),
         ("price", facts.price, price_of(signal)),
+        ("is_opening", facts.is_opening, signal.action == Action.ENTER),
         ("trade", decision.trade_id is not None, verdict.outcome == DecisionOutcome.PASSED),
     ]
     if policy is not None:

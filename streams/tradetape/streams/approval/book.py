@@ -12,8 +12,17 @@ from decimal import Decimal
 
 import msgspec
 
-from tradetape.schemas import Action, DispatchOutcome, Event, Trade, TradeClosed, TradeDispatch, TradeSignal
-from tradetape.streams.approval.policy import Facts, Policy
+from tradetape.schemas import (
+    Action,
+    DispatchOutcome,
+    Event,
+    SignalDecision,
+    Trade,
+    TradeClosed,
+    TradeDispatch,
+    TradeSignal,
+)
+from tradetape.streams.approval.policy import Facts, Policy, recorded
 
 
 class OpenTrade(msgspec.Struct, frozen=True):
@@ -75,6 +84,7 @@ class Book:
         series = series_of(signal)
         last = self.last.get(series, NOTHING)
         return Facts(
+            is_opening=signal.action == Action.ENTER,
             price=price_of(signal),
             open_trades=len(self.trades),
             open_trades_of_symbol=sum(one.series == series for one in self.trades.values()),
@@ -91,6 +101,14 @@ class Book:
             self._open(trade.trade_id, OpenTrade(series, legs_of(trade)))
             opening = Last(opened_at=trade.event_time, trade_id=trade.trade_id, price=trade.planned_entry_price)
             self._set_last(series, opening)
+
+    def decided(self, decision: SignalDecision) -> None:
+        """A signal passed whose trade may not be on the tape yet: it will be, for nobody takes the decision anew."""
+        if decision.trade_id is not None and (facts := recorded(decision.facts)[0]).is_opening:
+            series = series_of(decision)
+            if decision.trade_id not in self.trades:
+                self._open(decision.trade_id, OpenTrade(series, FIRST_LEG))
+            self._set_last(series, Last(opened_at=decision.event_time, trade_id=decision.trade_id, price=facts.price))
 
     def closed(self, closed: TradeClosed) -> None:
         """A position has ended."""
@@ -147,6 +165,9 @@ def price_of(signal: TradeSignal) -> Decimal | None:
     return signal.reference_price if signal.entry_price is None else signal.entry_price
 
 
+FIRST_LEG = (0,)
+
+
 def legs_of(trade: Trade) -> tuple[int, ...]:
     """The legs that are dispatched of a trade: the first, and the further ones that it plans."""
-    return tuple(sorted({0, *(leg.leg_index for leg in trade.legs)}))
+    return tuple(sorted({*FIRST_LEG, *(leg.leg_index for leg in trade.legs)}))

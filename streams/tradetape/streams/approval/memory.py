@@ -46,6 +46,8 @@ class Recalled(NamedTuple):
     """Whether it is whole; else it has to be rebuilt before anything is decided."""
     generation: str
     version: str
+    age_ms: int
+    """How long ago it was begun anew."""
     book: Book
     answers: dict[str, Answer]
 
@@ -74,7 +76,7 @@ class Memory:
         keys = [key for one in signal_ids for key in self._answer_keys(one)]
         wanted = ["*"] if series is None else ["", *series]
         with mapped_errors():
-            run_id, marker, trades, last, found = self._recall(
+            run_id, marker, age_ms, trades, last, found = self._recall(
                 [*self._hashes, *keys], [EXPIRY_MS, TRADE_EXPIRY_MS, *wanted]
             )
         held_in, generation, version = ((one or b"").decode() for one in marker)
@@ -88,7 +90,7 @@ class Memory:
             if decision is not None
         }
         is_valid = bool(generation) and held_in == run_id.decode()
-        return Recalled(run_id.decode(), is_valid, generation, version, book, answers)
+        return Recalled(run_id.decode(), is_valid, generation, version, age_ms, book, answers)
 
     def remember(self, recalled: Recalled, book: Book, answers: Mapping[str, Answer], *, generation: str = "") -> bool:
         """Write what has changed since it was recalled; False where somebody else has written meanwhile, and nothing is.

@@ -27,6 +27,8 @@ LIMIT = "limit."
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What is known when a signal is judged, besides the signal. Times are event times; None is unknown, or never."""
 
+    is_opening: bool = False
+    """Whether the signal would open a position: ENTER."""
     price: Decimal | None = None
     """The signal's own: its limit or trigger price, else its reference price."""
     open_trades: int = 0

@@ -2,8 +2,11 @@
 --
 -- KEYS[1] account · 2 open · 3 last · 4 decision · 5 trade · 6 decision …
 -- ARGV[1] expiry of decisions, ms · 2 of trades · 3 '*' for all series, '' for those that follow · 4… series
--- returns run_id · {the marker's run_id, generation, version} · open, flat · last, flat · answers, each or false
+-- returns run_id · {the marker's run_id, generation, version} · the memory's age, ms · open, flat · last, flat · answers, each or false
 local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+local time = redis.call('TIME')
+local begun_at_ms = tonumber(redis.call('HGET', KEYS[1], 'begun_at') or 0)
+local age_ms = time[1] * 1000 + math.floor(time[2] / 1000) - begun_at_ms
 local last = {}
 if ARGV[3] == '*' then
   last = redis.call('HGETALL', KEYS[3])
@@ -21,4 +24,4 @@ for number = 4, #KEYS do
   end
   answers[number - 3] = answer
 end
-return {run_id, redis.call('HMGET', KEYS[1], 'run_id', 'generation', 'version'), redis.call('HGETALL', KEYS[2]), last, answers}
+return {run_id, redis.call('HMGET', KEYS[1], 'run_id', 'generation', 'version'), age_ms, redis.call('HGETALL', KEYS[2]), last, answers}

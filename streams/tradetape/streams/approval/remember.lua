@@ -28,7 +28,9 @@ for number = 4, #KEYS do
 end
 redis.call('HINCRBY', KEYS[1], 'version', 1)
 if ARGV[4] ~= '' then
-  redis.call('HSET', KEYS[1], 'generation', ARGV[4], 'run_id', run_id)
+  local time = redis.call('TIME')
+  local begun_at_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+  redis.call('HSET', KEYS[1], 'generation', ARGV[4], 'run_id', run_id, 'begun_at', begun_at_ms)
 end
 for number = 1, 3 do
   redis.call('PEXPIRE', KEYS[number], ARGV[5])

@@ -105,21 +105,28 @@ class Rebuilding:
         self._decisions: dict[str, Output] = {}
         self._trades: dict[str, Output] = {}
 
-    def go_on(self) -> None:
-        """Read to the present end. Raises BrokersUnreachable, HistoryLost, StateUnavailable."""
+    def go_on(self) -> bool:
+        """Read to the present end; whether anything was new. Raises BrokersUnreachable, HistoryLost, StateUnavailable."""
+        is_new = False
         for place in self._places:
             for record in self._tape.read(place):
-                event = self._tape.event(record)
-                if isinstance(event, SignalDecision):
-                    self._answer(self._decisions, event.signal_id, record)
-                elif isinstance(event, Trade):
-                    self.book.approved(event)
-                    self._answer(self._trades, event.signal_id, record)
-                elif isinstance(event, TradeDispatch):
-                    self.book.dispatched(event)
-                elif isinstance(event, TradeClosed):
-                    self.book.closed(event)
+                is_new = True
+                self._note(record)
         self._learn()
+        return is_new
+
+    def _note(self, record: Record) -> None:
+        event = self._tape.event(record)
+        if isinstance(event, SignalDecision):
+            self.book.decided(event)
+            self._answer(self._decisions, event.signal_id, record)
+        elif isinstance(event, Trade):
+            self.book.approved(event)
+            self._answer(self._trades, event.signal_id, record)
+        elif isinstance(event, TradeDispatch):
+            self.book.dispatched(event)
+        elif isinstance(event, TradeClosed):
+            self.book.closed(event)
 
     def _answer(self, answers: dict[str, Output], signal_id: str, record: Record) -> None:
         if record.timestamp_ms >= self._since_ms:

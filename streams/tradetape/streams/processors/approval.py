@@ -8,6 +8,7 @@ decision is on the tape before its trade is: no trade stands there that nobody a
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -29,6 +30,10 @@ logger = logging.getLogger("tradetape.streams")
 
 MAX_ROUNDS = 100
 """How often something is decided or rebuilt anew because another worker wrote in between."""
+SETTLE_S = 30.0
+"""Longer than a worker tries to bring what it wrote into a memory that is lost since onto the tape."""
+ARRIVAL_S = 0.5
+"""In which nearly all of that arrives; before it, a lost memory is not rebuilt."""
 TOUCH_INTERVAL_US = times.MINUTE_US
 SKEW_MS = times.DAY_US // 1_000
 """By how much clocks may differ where a signal's age tells whether its answer may have expired."""
@@ -57,9 +62,13 @@ class Approval:
         run_mode: RunMode,
         policy: Policy | None = None,
         name: str = "approval",
+        settle_s: float = SETTLE_S,
         now_us: Callable[[], int] = wall_clock_us,
     ) -> None:
-        """`now_us` only tells whether Redis may have forgotten an answer; no decision rests on it."""
+        """`now_us` only tells whether Redis may have forgotten an answer; no decision rests on it.
+
+        `settle_s` is how long after a memory was lost the tape is looked at again for what was on its way then.
+        """
         self.name = name
         self.results: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
@@ -70,10 +79,13 @@ class Approval:
         self._dead_letters = dead_letters
         self._run_mode = run_mode
         self._policy = policy or Policy()
+        self._settle_s = settle_s
         self._now_us = now_us
         self.topics = tuple(codec.catalogue.topic_name(codec.catalogue.by_class(one)) for one in _READ)
         self._generation = ""
         """The memory that holds all that this worker has said."""
+        self._reading: Rebuilding | None = None
+        """Of the tape, while a memory is new."""
         self._said: dict[str, Answer] = {}
         """Of the batch at hand, by signal: perhaps on the tape, and perhaps only in a memory that is lost."""
         self._touched_at_us = 0
@@ -190,26 +202,37 @@ class Approval:
     def _recalled(self, series: Collection[str], signal_ids: Sequence[str]) -> Recalled:
         """What the memory holds, once it is whole and holds all that this worker has said."""
         for _ in range(MAX_ROUNDS):
+            if self._reading is not None and self._reading.go_on():
+                self._merge(self._reading)
             recalled = self._memory.recall(series, signal_ids)
-            if recalled.is_valid and self._generation in ("", recalled.generation):
+            is_settled = recalled.age_ms > self._settle_s * 1_000
+            is_known = self._generation == recalled.generation or (not self._generation and is_settled)
+            if recalled.is_valid and is_known:
                 self._generation = recalled.generation
+                self._reading = None if is_settled else self._reading
                 return recalled
-            self._rebuild()
+            self._rebuild(is_lost=not recalled.is_valid)
         raise StateUnavailable(f"Redis: the memory of approval was lost {MAX_ROUNDS} times in a row")
 
-    def _rebuild(self) -> None:
-        """Merge what the tape says into the memory, whatever is there: nothing, what is old, or what others rebuilt."""
+    def _rebuild(self, *, is_lost: bool) -> None:
+        """Bring the memory to what the tape says, whatever is there: nothing, what is old, or what others rebuilt."""
         logger.warning("the memory of approval is new, or was lost: reading the tape", extra=_REBUILD)
-        reading = Rebuilding(self._tape, self._memory, since_ms=self._now_us() // 1_000 - EXPIRY_MS)
+        if is_lost:
+            # Another worker may have written into it a moment ago, and not be on the tape with it yet.
+            time.sleep(min(ARRIVAL_S, self._settle_s))
+        self._reading = Rebuilding(self._tape, self._memory, since_ms=self._now_us() // 1_000 - EXPIRY_MS)
+        self._merge(self._reading)
+
+    def _merge(self, reading: Rebuilding) -> None:
         for _ in range(MAX_ROUNDS):
             # In this order: what others note while we read moves the version, and what they noted before is on the tape.
             recalled = self._memory.recall(None)
             reading.go_on()
             recalled.book.merge(reading.book)
             generation = "" if recalled.is_valid else uuid.uuid4().hex
-            if self._memory.remember(recalled, recalled.book, {}, generation=generation):
+            has_news = recalled.book.has_changed or not recalled.is_valid
+            if not has_news or self._memory.remember(recalled, recalled.book, {}, generation=generation):
                 self._generation = generation or recalled.generation
-                logger.warning("%d open trades are known again", len(recalled.book.trades), extra=_REBUILD)
                 return
         raise StateUnavailable(f"Redis: other workers wrote {MAX_ROUNDS} times before the memory was rebuilt")
 
