@@ -126,7 +126,8 @@ class KafkaEffects(_Stamping):
         super().__init__(worker=worker, codec=codec)
         config = kafka.client_config(DEFAULTS, fixed=FIXED)
         self._config = config | {"error_cb": on_error(), "client.id": f"tradetape-{worker}-effects"}
-        self._producer: Producer | None = None
+        # Now, since making its connections takes longer than all that it sends: what is decided is on the tape soon.
+        self._producer: Producer | None = Producer(self._config, logger=logger)
         self._failure: KafkaError | None = None
 
     def send(self, outputs: Sequence[Output]) -> None:

@@ -32,8 +32,8 @@ MAX_ROUNDS = 100
 """How often something is decided or rebuilt anew because another worker wrote in between."""
 SETTLE_S = 30.0
 """Longer than a worker tries to bring what it wrote into a memory that is lost since onto the tape."""
-ARRIVAL_S = 0.5
-"""In which nearly all of that arrives; before it, a lost memory is not rebuilt."""
+ARRIVAL_S = 2.0
+"""In which all of that arrives while Kafka is well; before it, a lost memory is not rebuilt."""
 TOUCH_INTERVAL_US = times.MINUTE_US
 SKEW_MS = times.DAY_US // 1_000
 """By how much clocks may differ where a signal's age tells whether its answer may have expired."""
