@@ -188,6 +188,26 @@ def test_what_a_dead_worker_had_sent_and_reaches_the_tape_after_the_rebuild_stan
     assert {repr(one) for one in decisions} == {repr(rig.codec.decode(one.topic, one.value)) for one in on_its_way}
 
 
+def test_a_memory_that_is_lost_while_it_is_rebuilt_is_rebuilt_once_more(rig: ApprovalRig) -> None:
+    records = [rig.record(signal()), rig.record(signal("ETHUSDT"))]
+    rig.worker(ONE_PER_SYMBOL).process(records)
+    before = rig.remembered()
+    rig.lose_redis()
+    again = [rig.lose_redis]
+
+    class Slow(Memory):
+        def remember(self, *arguments: Any, **more: Any) -> bool:
+            if again:
+                again.pop()()
+            return super().remember(*arguments, **more)
+
+    slow = Slow.from_url(rig.redis_url, prefix=rig.redis_prefix)
+    rig.worker(ONE_PER_SYMBOL, memory=slow).process(records)
+    slow.close()
+    assert rig.remembered() == before
+    assert len({repr(one) for one in rig.decisions()}) == 2
+
+
 def test_a_redis_that_came_back_with_an_older_file_is_brought_up_to_date(rig: ApprovalRig) -> None:
     worker = rig.worker(ONE_PER_SYMBOL)
     worker.process([rig.record(signal()), rig.record(signal("ETHUSDT"))])

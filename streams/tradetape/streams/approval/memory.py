@@ -11,6 +11,7 @@ These keys expire by last use, not by event time.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple
@@ -108,6 +109,16 @@ class Memory:
                 ],
             )  # fmt: skip
         return bool(written)
+
+    def claim(self) -> None:
+        """A lost memory is being rebuilt. Whoever rebuilds it finds out by the version if it is lost once more.
+
+        Raises StateUnavailable.
+        """
+        with mapped_errors(), self._client.pipeline(transaction=True) as pipeline:
+            pipeline.hsetnx(self._hashes[0], "version", str(secrets.randbits(48)))
+            pipeline.pexpire(self._hashes[0], EXPIRY_MS)
+            pipeline.execute()
 
     def learn(self, decisions: Mapping[str, Output], trades: Mapping[str, Output]) -> None:
         """Take over answers from the tape, by signal; what is known already stays as it is. Raises StateUnavailable."""

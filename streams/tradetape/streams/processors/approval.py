@@ -218,21 +218,26 @@ class Approval:
         """Bring the memory to what the tape says, whatever is there: nothing, what is old, or what others rebuilt."""
         logger.warning("the memory of approval is new, or was lost: reading the tape", extra=_REBUILD)
         if is_lost:
+            self._memory.claim()
             # Another worker may have written into it a moment ago, and not be on the tape with it yet.
             time.sleep(min(ARRIVAL_S, self._settle_s))
         self._reading = Rebuilding(self._tape, self._memory, since_ms=self._now_us() // 1_000 - EXPIRY_MS)
         self._merge(self._reading)
 
     def _merge(self, reading: Rebuilding) -> None:
+        """Where the memory is lost once more meanwhile, what was read into it is lost too: whoever looks next begins anew."""
         for _ in range(MAX_ROUNDS):
             # In this order: what others note while we read moves the version, and what they noted before is on the tape.
             recalled = self._memory.recall(None)
             reading.go_on()
             recalled.book.merge(reading.book)
-            generation = "" if recalled.is_valid else uuid.uuid4().hex
-            has_news = recalled.book.has_changed or not recalled.is_valid
-            if not has_news or self._memory.remember(recalled, recalled.book, {}, generation=generation):
-                self._generation = generation or recalled.generation
+            if not recalled.is_valid:
+                generation = uuid.uuid4().hex
+                if recalled.version and self._memory.remember(recalled, recalled.book, {}, generation=generation):
+                    self._generation = generation
+                return
+            if not recalled.book.has_changed or self._memory.remember(recalled, recalled.book, {}):
+                self._generation = recalled.generation
                 return
         raise StateUnavailable(f"Redis: other workers wrote {MAX_ROUNDS} times before the memory was rebuilt")
 
