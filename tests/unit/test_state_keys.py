@@ -25,6 +25,8 @@ MINUTE_US = 60_000_000
         (KEYS.market("btc", "binance", "BTCUSDT"), "tradetape:1:market:{binance:BTCUSDT}:btc"),
         (KEYS.signal("binance", "BTCUSDT", "rsi-dip"), "tradetape:1:signal:{binance:BTCUSDT}:rsi-dip"),
         (KEYS.layout(), "tradetape:1:layout:state"),
+        (KEYS.approval("default", "open"), "tradetape:1:approval:{default}:open"),
+        (KEYS.approval("default", "trade:6f0c"), "tradetape:1:approval:{default}:trade:6f0c"),
     ],
 )
 def test_keys_are_as_documented_and_declared(built: str, documented: str) -> None:
@@ -33,7 +35,7 @@ def test_keys_are_as_documented_and_declared(built: str, documented: str) -> Non
     assert declared is not None
     assert declared.kind == documented.split(":")[2]
     assert declared.expiry
-    assert declared.owner == "state"
+    assert declared.owner == ("approval" if declared.kind == "approval" else "state")
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,7 @@ def test_keys_are_as_documented_and_declared(built: str, documented: str) -> Non
     [
         "BTC_USDT:RSI14", "tradetape:1:candle:binance:BTCUSDT:1m", "tradetape:1:prices:{binance:BTCUSDT}",
         "tradetape:2:candle:{binance:BTCUSDT}:1m", "other:1:candle:{binance:BTCUSDT}:1m", "tradetape:1:layout:other",
-        "tradetape:1:candle:{binance:BTCUSDT}:1m:shut", "",
+        "tradetape:1:candle:{binance:BTCUSDT}:1m:shut", "tradetape:1:approval:{default}:other", "",
     ],
 )  # fmt: skip
 def test_a_key_that_nobody_declared_is_found_out(stranger: str) -> None:

@@ -45,6 +45,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     topic_prefix: Annotated[str, _says("what every topic's name begins with")] = DEFAULT_PREFIX
     redis_prefix: Annotated[str, _says("what every Redis key begins with")] = "tradetape"
     run_mode: Annotated[str, _says("LIVE, PAPER or BACKTEST: whether real money stands behind the events")] = "LIVE"
+    policy_file: Annotated[
+        str | None, _says("the policy of `work approval`; by default only expired and repeated signals are refused")
+    ] = None
     home: Annotated[str | None, _says("folder of the local stack; the platform's folder for state by default")] = None
     cache: Annotated[
         str | None, _says("folder of downloads and of a registry's ids; the platform's cache by default")

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from tradetape.producers.settings import Settings
     from tradetape.schemas import Catalogue, Codec
     from tradetape.streams.dead_letters import KafkaDeadLetters
+    from tradetape.streams.processor import Processor
     from tradetape.streams.progress import Progress
+    from tradetape.streams.worker import Engine
 
 _RAW = argparse.RawDescriptionHelpFormatter
 HISTORY_BATCH_RECORDS = 5_000
@@ -31,12 +33,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         formatter_class=_RAW,
         epilog="example:\n  tradetape work state --engine faust",
     )
-    state.add_argument(
-        "--engine",
-        choices=("faust", "kafka"),
-        default="faust",
-        help="what feeds it (default: %(default)s; kafka above about 3,000 events/s)",
-    )
+    _add_engine(state)
     state.add_argument("--group", default="tradetape-state", help="consumer group (default: %(default)s)")
     state.set_defaults(run=_state)
     history = workers.add_parser(
@@ -44,14 +41,31 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     history.add_argument("--group", default="tradetape-history", help="consumer group (default: %(default)s)")
     history.set_defaults(run=_history)
+    approval = workers.add_parser(
+        "approval", help="turn signals into trades, or refuse them", formatter_class=_RAW,
+        description="Answer every signal of this run mode with a decision, and with a trade where it passes the policy.",
+        epilog="example:\n  tradetape work approval --policy policy.toml",
+    )  # fmt: skip
+    _add_engine(approval)
+    approval.add_argument("--policy", metavar="FILE", help="the policy file (default: TRADETAPE_POLICY_FILE)")
+    approval.add_argument("--group", default="tradetape-approval", help="consumer group (default: %(default)s)")
+    approval.set_defaults(run=_approval)
+
+
+def _add_engine(worker: argparse.ArgumentParser) -> None:
+    worker.add_argument(
+        "--engine",
+        choices=("faust", "kafka"),
+        default="faust",
+        help="what feeds it (default: %(default)s; kafka above about 3,000 events/s)",
+    )
 
 
 def _state(args: argparse.Namespace) -> int:
-    from tradetape.streams.engines.kafka import KafkaEngine
     from tradetape.streams.groups import forget_offsets
     from tradetape.streams.processors.current_state import CurrentState
     from tradetape.streams.state.store import StateStore
-    from tradetape.streams.worker import Engine, run_worker
+    from tradetape.streams.worker import run_worker
 
     settings, kafka, codec = _composed()
     progress, dead_letters = _parts("state", kafka, codec.catalogue)
@@ -61,17 +75,7 @@ def _state(args: argparse.Namespace) -> int:
     processor = CurrentState(
         catalogue=codec.catalogue, codec=codec, store=store, dead_letters=dead_letters, may_mark=is_filled
     )
-    engine: Engine
-    if args.engine == "faust":
-        from tradetape.streams.engines.faust import FaustEngine
-
-        engine = FaustEngine(
-            processor=processor, kafka=kafka, group=args.group, dead_letters=dead_letters, progress=progress
-        )
-    else:
-        engine = KafkaEngine(
-            processor=processor, kafka=kafka, group=args.group, dead_letters=dead_letters, progress=progress
-        )
+    engine = _engine(args, processor, kafka, dead_letters, progress)
     close_page = _page(settings, "state", progress, dead_letters, {"state_writes": lambda: store.results})
 
     def close() -> None:
@@ -107,6 +111,61 @@ def _history(args: argparse.Namespace) -> int:
         sink.close()
 
     return run_worker(engine, name="history", close=close)
+
+
+def _approval(args: argparse.Namespace) -> int:
+    from tradetape.streams.approval import policy_file
+    from tradetape.streams.approval.memory import Memory
+    from tradetape.streams.approval.tape_memory import TapeMemory
+    from tradetape.streams.effects import KafkaEffects
+    from tradetape.streams.processors.approval import Approval
+    from tradetape.streams.worker import run_worker
+
+    settings, kafka, codec = _composed()
+    named = args.policy or settings.policy_file
+    policy = policy_file.load(named) if named else None
+    progress, dead_letters = _parts("approval", kafka, codec.catalogue)
+    memory = Memory.from_url(settings.required("REDIS_URL"), prefix=settings.redis_prefix)
+    tape = TapeMemory(kafka=kafka, codec=codec, run_mode=settings.mode())
+    effects = KafkaEffects(worker="approval", codec=codec, kafka=kafka)
+    processor = Approval(
+        codec=codec,
+        memory=memory,
+        tape=tape,
+        effects=effects,
+        dead_letters=dead_letters,
+        run_mode=settings.mode(),
+        policy=policy,
+    )
+    engine = _engine(args, processor, kafka, dead_letters, progress)
+    counters = {"approval_records": lambda: processor.results, "approval_refusals": lambda: processor.refusals}
+    close_page = _page(settings, "approval", progress, dead_letters, counters)
+
+    def close() -> None:
+        close_page()
+        effects.close()
+        tape.close()
+        memory.close()
+
+    return run_worker(engine, name="approval", close=close)
+
+
+def _engine(
+    args: argparse.Namespace,
+    processor: Processor,
+    kafka: KafkaSettings,
+    dead_letters: KafkaDeadLetters,
+    progress: Progress,
+) -> Engine:
+    if args.engine == "faust":
+        from tradetape.streams.engines.faust import FaustEngine
+
+        return FaustEngine(
+            processor=processor, kafka=kafka, group=args.group, dead_letters=dead_letters, progress=progress
+        )
+    from tradetape.streams.engines.kafka import KafkaEngine
+
+    return KafkaEngine(processor=processor, kafka=kafka, group=args.group, dead_letters=dead_letters, progress=progress)
 
 
 def _composed() -> tuple[Settings, KafkaSettings, Codec]:

@@ -37,6 +37,8 @@ PATTERNS = (
     KeyPattern("candle", r"\{[^{}:]+:[^{}:]+\}:[0-9]+[a-z]+(:open)?", "hash", "bar close + 3 timeframes + 60 s, at least 5 min", "state"),
     KeyPattern("market", r"\{[^{}]+\}(:.+)?", "hash", "event time + 24 h", "state"),
     KeyPattern("signal", r"\{[^{}:]+:[^{}:]+\}:.+", "hash", "event time + 24 h", "state"),
+    KeyPattern("approval", r"\{[^{}]+\}:(account|open|last)", "hash", "7 days after the approval worker last ran", "approval"),
+    KeyPattern("approval", r"\{[^{}]+\}:(decision|trade):[^:]+", "string", "7 days after it was last used", "approval"),
     KeyPattern("layout", r"state", "string", "a day after the state worker last ran", "state"),
 )  # fmt: skip
 
@@ -67,6 +69,10 @@ class Keys:
     def signal(self, venue: str, symbol: str, strategy_id: str) -> str:
         """The newest signal of a strategy on a symbol."""
         return f"{self.root}signal:{{{venue}:{symbol}}}:{strategy_id}"
+
+    def approval(self, account: str, part: str) -> str:
+        """A part of what approval remembers of an account; all of it lies on one node, for its scripts."""
+        return f"{self.root}approval:{{{account}}}:{part}"
 
     def layout(self) -> str:
         """The marker that says that this Redis was filled from the tape."""
