@@ -28,7 +28,8 @@ from tradetape.schemas.stamping import Stamper
 from tradetape.streams.dead_letters import MemoryDeadLetters
 from tradetape.streams.effects import MemoryEffects
 from tradetape.streams.engines.memory import MemoryEngine, MemoryReader
-from tradetape.streams.processors.positions.processor import Positions
+from tradetape.streams.positions.past import Past
+from tradetape.streams.processors.positions import Positions
 from tradetape.streams.record import Record
 
 START = datetime(2025, 5, 6, 12, tzinfo=UTC)
@@ -84,7 +85,7 @@ class Story:
             "approved_at": at(seconds), "approved_by": "test", "idempotency_key": f"{self.symbol}-{self._number}",
         }  # fmt: skip
         trade: Trade = self.emit(
-            Trade(venue=VENUE, symbol=self.symbol, action=action, direction=direction, **{**given, **more})  # type: ignore[arg-type]
+            Trade(venue=VENUE, symbol=self.symbol, action=action, direction=direction, **{**given, **more})
         )
         return trade
 
@@ -137,6 +138,10 @@ class Story:
         self.put(record.topic, record.key or b"", record.value or b"", timestamp_ms=record.timestamp_ms)
 
 
+def nobody_dies(_: Sequence[Record], __: object) -> None:
+    """Instead of a child process for each look at the past, of which property tests take thousands."""
+
+
 class Run:
     """The processor on one tape. Each `process` is what a restarted worker would be, unless it is told to go on."""
 
@@ -150,7 +155,7 @@ class Run:
     def restarted(self) -> Positions:
         """A processor that remembers nothing."""
         self.positions = Positions(
-            codec=self._codec, reader=MemoryReader(self.tape), effects=self.effects, dead_letters=self.dead_letters,
+            codec=self._codec, past=Past(reader=MemoryReader(self.tape), codec=self._codec, find_death=nobody_dies), effects=self.effects, dead_letters=self.dead_letters,
             run_mode=self._run_mode,
         )  # fmt: skip
         return self.positions

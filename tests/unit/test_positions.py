@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from positions_rig import Story, at, closes_of
 from tradetape.schemas import Action, CloseStatus, Direction, DispatchOutcome, Leg, OrderType, Side
 
 BUY, SELL = Side.BUY, Side.SELL
+D = Decimal
 
 
 def test_a_long_position_is_closed_by_the_fill_after_which_nothing_is_held() -> None:
@@ -25,9 +27,9 @@ def test_a_long_position_is_closed_by_the_fill_after_which_nothing_is_held() -> 
     assert (closed.run_mode, closed.producer) == (enter.run_mode, "positions")
     assert (closed.direction, closed.leverage) == (Direction.LONG, 3.0)
     assert (closed.opened_at, closed.closed_at, closed.event_time) == (at(10), at(70), at(70))
-    assert (closed.entry_price_avg, closed.exit_price_avg, closed.quantity) == (100, 110, Decimal("0.5"))
-    assert (closed.entry_cost_quote, closed.exit_value_quote) == (50, 55)
-    assert (closed.fees_quote, closed.pnl_quote) == (Decimal("0.105"), Decimal("4.895"))
+    assert (closed.entry_price_avg, closed.exit_price_avg, closed.quantity) == (D(100), D(110), D("0.5"))
+    assert (closed.entry_cost_quote, closed.exit_value_quote) == (D(50), D(55))
+    assert (closed.fees_quote, closed.pnl_quote) == (D("0.105"), D("4.895"))
     assert closed.pnl_ratio == 0.0979
     assert closed.fill_ids == (bought.event_id, sold.event_id)
     assert (closed.close_status, closed.exit_reason) == (CloseStatus.COMPLETED, "target reached")
@@ -42,8 +44,8 @@ def test_a_short_position_earns_where_the_price_falls() -> None:
     leave = story.trade(Action.EXIT, Direction.SHORT, position_ref=enter.trade_id)
     story.fill(leave, BUY, "2", "45.5", seconds=2, fee="0.091", fee_asset="USDT")
     (closed,) = closes_of(story)
-    assert (closed.entry_cost_quote, closed.exit_value_quote) == (100, 91)
-    assert (closed.pnl_quote, closed.pnl_ratio) == (Decimal("8.809"), 0.08809)
+    assert (closed.entry_cost_quote, closed.exit_value_quote) == (D(100), D(91))
+    assert (closed.pnl_quote, closed.pnl_ratio) == (D("8.809"), 0.08809)
     assert closed.direction == Direction.SHORT
 
 
@@ -63,10 +65,10 @@ def test_added_legs_and_partial_closes_are_one_position_with_its_averages() -> N
     story.fill(leave, SELL, "0.5", "97", seconds=10)
     (closed,) = closes_of(story)
     # 40 + 60.6 + 90 + 85 for 3; 142.5 + 96 + 48.5 for the same 3.
-    assert (closed.entry_cost_quote, closed.exit_value_quote) == (Decimal("275.6"), 287)
-    assert closed.entry_price_avg == Decimal("91.866666666666666667")
-    assert closed.exit_price_avg == Decimal("95.666666666666666667")
-    assert (closed.pnl_quote, closed.quantity) == (Decimal("11.4"), 3)
+    assert (closed.entry_cost_quote, closed.exit_value_quote) == (D("275.6"), D(287))
+    assert closed.entry_price_avg == D("91.866666666666666667")
+    assert closed.exit_price_avg == D("95.666666666666666667")
+    assert (closed.pnl_quote, closed.quantity) == (D("11.4"), D(3))
     assert (closed.legs_filled, closed.legs_max, len(closed.fill_ids)) == (3, 3, 7)
     assert (closed.opened_at, closed.closed_at) == (at(1), at(10))
 
@@ -79,10 +81,10 @@ def test_a_fee_in_the_traded_asset_is_money_too_and_counted_once() -> None:
     story.fill(leave, SELL, "0.999", "110", fee="0.10989", fee_asset="usdt")
     (closed,) = closes_of(story)
     # 100 paid, 109.89 received less 0.10989: what the account gained is what is told.
-    assert closed.pnl_quote == Decimal("109.89") - Decimal("0.10989") - 100
-    assert closed.fees_quote == Decimal("0.1") + Decimal("0.10989")
+    assert closed.pnl_quote == D("109.89") - D("0.10989") - 100
+    assert closed.fees_quote == D("0.1") + D("0.10989")
     assert closed.pnl_quote == closed.exit_value_quote - closed.entry_cost_quote - closed.fees_quote
-    assert (closed.quantity, closed.entry_price_avg) == (Decimal("0.999"), 100)
+    assert (closed.quantity, closed.entry_price_avg) == (D("0.999"), D(100))
 
 
 def test_fees_that_no_price_here_turns_into_quote_are_named_and_never_guessed() -> None:
@@ -93,7 +95,7 @@ def test_fees_that_no_price_here_turns_into_quote_are_named_and_never_guessed() 
     leave = story.trade(Action.EXIT, position_ref=enter.trade_id)
     story.fill(leave, SELL, "2", "100", fee="0.0002", fee_asset="BNB")
     (closed,) = closes_of(story)
-    assert (closed.fees_quote, closed.pnl_quote) == (0, 0)
+    assert (closed.fees_quote, closed.pnl_quote) == (D(0), D(0))
     assert closed.tags == {"fees_left_out": "0.0005 BNB", "fills_without_fee": "1"}
 
 
@@ -104,7 +106,7 @@ def test_what_the_closing_fill_moves_beyond_the_position_does_not_count() -> Non
     leave = story.trade(Action.EXIT, position_ref=enter.trade_id)
     story.fill(leave, SELL, "1.25", "120", fee="1.5", fee_asset="USDT")
     (closed,) = closes_of(story)
-    assert (closed.exit_value_quote, closed.fees_quote, closed.pnl_quote) == (120, Decimal("1.2"), Decimal("18.8"))
+    assert (closed.exit_value_quote, closed.fees_quote, closed.pnl_quote) == (D(120), D("1.2"), D("18.8"))
     assert closed.tags == {"quantity_beyond_position": "0.25", "fills_without_fee": "1"}
 
 
@@ -114,7 +116,7 @@ def test_a_fill_belongs_by_its_position_where_it_names_no_trade() -> None:
     story.fill(None, BUY, "1", "100", position_ref=enter.trade_id)
     story.fill(None, SELL, "1", "94.5", position_ref=enter.trade_id)
     (closed,) = closes_of(story)
-    assert (closed.pnl_quote, closed.close_status) == (Decimal("-5.5"), CloseStatus.STOPPED)
+    assert (closed.pnl_quote, closed.close_status) == (D("-5.5"), CloseStatus.STOPPED)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,7 @@ def test_a_fill_belongs_by_its_position_where_it_names_no_trade() -> None:
         ({"tags": {"close_status": "no such status"}}, CloseStatus.COMPLETED),
     ],
 )
-def test_how_it_ended_is_told_by_the_trade_that_ended_it(more: dict[str, object], status: CloseStatus) -> None:
+def test_how_it_ended_is_told_by_the_trade_that_ended_it(more: dict[str, Any], status: CloseStatus) -> None:
     story = Story()
     enter = story.trade(stop_loss_price="200")
     story.fill(enter, BUY, "1", "100")
@@ -148,7 +150,7 @@ def test_an_order_that_came_to_nothing_closes_its_trade(outcome: DispatchOutcome
     assert (closed.close_status, closed.exit_reason, closed.causation_id) == (status, "too late", ended.event_id)
     assert (closed.event_time, closed.opened_at, closed.closed_at) == (at(5), None, at(5))
     assert (closed.entry_price_avg, closed.exit_price_avg, closed.pnl_ratio) == (None, None, None)
-    assert (closed.quantity, closed.entry_cost_quote, closed.fees_quote, closed.pnl_quote) == (0, 0, 0, 0)
+    assert (closed.quantity, closed.entry_cost_quote, closed.fees_quote, closed.pnl_quote) == (D(0), D(0), D(0), D(0))
     assert (closed.legs_filled, closed.fill_ids) == (0, ())
 
 
@@ -215,7 +217,7 @@ def test_repeated_records_and_a_late_reconciliation_change_nothing() -> None:
     story.fill(leave, SELL, "0.5", "130", seconds=20, is_reconciliation=True)
     story.fill(None, BUY, "0.5", "130", seconds=20, is_reconciliation=True, position_ref=enter.trade_id)
     (closed,) = closes_of(story)
-    assert (closed.pnl_quote, closed.closed_at, len(closed.fill_ids)) == (15, at(9), 3)
+    assert (closed.pnl_quote, closed.closed_at, len(closed.fill_ids)) == (D(15), at(9), 3)
 
 
 def test_an_exit_that_is_known_before_its_entry_closes_once_both_are() -> None:
@@ -225,7 +227,7 @@ def test_an_exit_that_is_known_before_its_entry_closes_once_both_are() -> None:
     story.fill(leave, SELL, "1", "110", seconds=9)
     story.fill(enter, BUY, "1", "100", seconds=1, is_reconciliation=True)
     (closed,) = closes_of(story)
-    assert (closed.pnl_quote, closed.quantity, closed.opened_at) == (10, 1, at(1))
+    assert (closed.pnl_quote, closed.quantity, closed.opened_at) == (D(10), D(1), at(1))
 
 
 def test_positions_of_one_symbol_are_kept_apart() -> None:
@@ -235,7 +237,10 @@ def test_positions_of_one_symbol_are_kept_apart() -> None:
     story.fill(second, SELL, "1", "100")
     story.fill(story.trade(Action.EXIT, position_ref=second.trade_id), BUY, "1", "90")
     story.fill(story.trade(Action.EXIT, position_ref=first.trade_id), SELL, "1", "130")
-    assert [(one.trade_id, one.pnl_quote) for one in closes_of(story)] == [(second.trade_id, 10), (first.trade_id, 30)]
+    assert [(one.trade_id, one.pnl_quote) for one in closes_of(story)] == [
+        (second.trade_id, D(10)),
+        (first.trade_id, D(30)),
+    ]
 
 
 class TestPriceRange:
@@ -259,13 +264,13 @@ class TestPriceRange:
         for opens, low, high in ((60, "99", "101"), (120, "98.5", "102"), (180, "99", "104.25")):
             story.candle(opens, low, high)
         story.candle(240, "2", "2000")
-        assert self.range(story) == (Decimal("98.5"), Decimal("104.25"))
+        assert self.range(story) == (D("98.5"), D("104.25"))
 
     def test_fills_count_where_no_candle_saw_them(self) -> None:
         story = self.story()
         for opens in (60, 120, 180):
             story.candle(opens, "101", "102")
-        assert self.range(story) == (100, 103)
+        assert self.range(story) == (D(100), D(103))
 
     @pytest.mark.parametrize("missing", [60, 120, 180])
     def test_it_is_unknown_where_a_candle_is_missing(self, missing: int) -> None:
@@ -279,7 +284,7 @@ class TestPriceRange:
         story.candle(60, "99", "101")
         story.candle(180, "99", "101")
         story.candle(60, "97", "105", timeframe="3m", length_s=180)
-        assert self.range(story) == (97, 105)
+        assert self.range(story) == (D(97), D(105))
 
     def test_a_candle_in_progress_does_not_count(self) -> None:
         story = self.story()

@@ -134,7 +134,7 @@ def events(story: Story) -> list[Event]:
     return [story.codec.decode(record.topic, record.value) for record in story.records]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_any_order_among_the_topics_gives_the_same_closes(data: st.DataObject) -> None:
     """Also while the tape is still being written: nothing can be read ahead that has not come yet."""
@@ -187,7 +187,7 @@ def on_tape(output: Output, offset: int) -> Record:
     return Record(output.topic, 0, offset, output.key, output.value, (), output.timestamp_ms)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(positions())
 def test_the_money_agrees_with_decimal_arithmetic(story: Story) -> None:
     all_events = events(story)

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from tradetape.producers.settings import Settings
     from tradetape.schemas import Catalogue, Codec
     from tradetape.streams.dead_letters import KafkaDeadLetters
+    from tradetape.streams.processor import Processor
     from tradetape.streams.progress import Progress
+    from tradetape.streams.worker import Engine
 
 _RAW = argparse.RawDescriptionHelpFormatter
 HISTORY_BATCH_RECORDS = 5_000
@@ -44,14 +46,26 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     history.add_argument("--group", default="tradetape-history", help="consumer group (default: %(default)s)")
     history.set_defaults(run=_history)
+    positions = workers.add_parser(
+        "positions",
+        help="turn trades and fills into closed trades",
+        description="Fold trades, dispatches and fills into closed trades with their profit. It remembers nothing: what is "
+        "on the tape is read again at each start.",
+        formatter_class=_RAW,
+        epilog="example:\n  tradetape work positions",
+    )
+    positions.add_argument(
+        "--engine", choices=("faust", "kafka"), default="kafka", help="what feeds it (default: %(default)s)"
+    )
+    positions.add_argument("--group", default="tradetape-positions", help="consumer group (default: %(default)s)")
+    positions.set_defaults(run=_positions)
 
 
 def _state(args: argparse.Namespace) -> int:
-    from tradetape.streams.engines.kafka import KafkaEngine
     from tradetape.streams.groups import forget_offsets
     from tradetape.streams.processors.current_state import CurrentState
     from tradetape.streams.state.store import StateStore
-    from tradetape.streams.worker import Engine, run_worker
+    from tradetape.streams.worker import run_worker
 
     settings, kafka, codec = _composed()
     progress, dead_letters = _parts("state", kafka, codec.catalogue)
@@ -61,17 +75,7 @@ def _state(args: argparse.Namespace) -> int:
     processor = CurrentState(
         catalogue=codec.catalogue, codec=codec, store=store, dead_letters=dead_letters, may_mark=is_filled
     )
-    engine: Engine
-    if args.engine == "faust":
-        from tradetape.streams.engines.faust import FaustEngine
-
-        engine = FaustEngine(
-            processor=processor, kafka=kafka, group=args.group, dead_letters=dead_letters, progress=progress
-        )
-    else:
-        engine = KafkaEngine(
-            processor=processor, kafka=kafka, group=args.group, dead_letters=dead_letters, progress=progress
-        )
+    engine = _engine(args, processor, kafka, dead_letters, progress)
     close_page = _page(settings, "state", progress, dead_letters, {"state_writes": lambda: store.results})
 
     def close() -> None:
@@ -107,6 +111,53 @@ def _history(args: argparse.Namespace) -> int:
         sink.close()
 
     return run_worker(engine, name="history", close=close)
+
+
+def _positions(args: argparse.Namespace) -> int:
+    from tradetape.streams.effects import KafkaEffects
+    from tradetape.streams.positions.past import Past
+    from tradetape.streams.processors.positions import Positions
+    from tradetape.streams.topic_reader import TopicReader
+    from tradetape.streams.worker import run_worker
+
+    settings, kafka, codec = _composed()
+    progress, dead_letters = _parts("positions", kafka, codec.catalogue)
+    reader, effects = TopicReader(kafka), KafkaEffects(worker="positions", codec=codec, kafka=kafka)
+    processor = Positions(
+        codec=codec,
+        past=Past(reader=reader, codec=codec),
+        effects=effects,
+        dead_letters=dead_letters,
+        run_mode=settings.mode(),
+    )
+    engine = _engine(args, processor, kafka, dead_letters, progress)
+    close_page = _page(settings, "positions", progress, dead_letters, {"positions": lambda: processor.counts})
+
+    def close() -> None:
+        close_page()
+        effects.close()
+        reader.close()
+
+    return run_worker(engine, name="positions", close=close)
+
+
+def _engine(
+    args: argparse.Namespace,
+    processor: Processor,
+    kafka: KafkaSettings,
+    dead_letters: KafkaDeadLetters,
+    progress: Progress,
+) -> Engine:
+    """The engine that the command line names."""
+    if args.engine == "faust":
+        from tradetape.streams.engines.faust import FaustEngine
+
+        return FaustEngine(
+            processor=processor, kafka=kafka, group=args.group, dead_letters=dead_letters, progress=progress
+        )
+    from tradetape.streams.engines.kafka import KafkaEngine
+
+    return KafkaEngine(processor=processor, kafka=kafka, group=args.group, dead_letters=dead_letters, progress=progress)
 
 
 def _composed() -> tuple[Settings, KafkaSettings, Codec]:

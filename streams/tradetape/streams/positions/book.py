@@ -7,13 +7,13 @@ waiting has an end, measured in emitted_at and never by a clock: a fill whose tr
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from tradetape.schemas import CloseStatus, TradeClosed, times
-from tradetape.streams.processors.positions.position import Plain, Position, money
-from tradetape.streams.processors.positions.price_range import Life, PriceRange
+from tradetape.streams.positions.position import Plain, Position, money
+from tradetape.streams.positions.price_range import Life, PriceRange
 
 PATIENCE_US = 60 * times.SECOND_US
 """How much later than a fill another one may have been emitted to wait behind it."""
@@ -89,6 +89,8 @@ class Book:
         self._positions: dict[str, Position] = {}
         self._trades: dict[str, Plain] = {}
         """The trades that change positions, by trade_id."""
+        self._changes: defaultdict[str, list[Plain]] = defaultdict(list)
+        """The same by the position that they name."""
         self._over: dict[str, None] = {}
         """Positions that are closed on the tape, and the trades of them."""
         self._dispatches: dict[str, dict[int, Plain]] = {}
@@ -110,9 +112,9 @@ class Book:
         """It is closed on the tape now: nothing of it is remembered but that it is over."""
         del self.closings[position_id], self._positions[position_id]
         self._is_over(position_id)
-        for trade_id in [one for one, trade in self._trades.items() if trade["position_ref"] == position_id]:
-            del self._trades[trade_id]
-            self._is_over(trade_id)
+        for trade in self._changes.pop(position_id, ()):
+            del self._trades[trade["trade_id"]]
+            self._is_over(trade["trade_id"])
         _forget_oldest(self._over, MAX_REMEMBERED)
 
     def trade(self, trade: Plain) -> None:
@@ -124,6 +126,7 @@ class Book:
             self._is_over(trade_id)
         elif trade["action"] != "ENTER":
             self._trades[trade_id] = trade
+            self._changes[position_ref].append(trade)
         elif trade["direction"] in ("LONG", "SHORT"):
             self._positions[trade_id] = Position(trade)
         else:
@@ -184,9 +187,9 @@ class Book:
                 yield Closing(position, cause, CloseStatus.CANCELLED)
 
     def _cancelled(self, position_id: str) -> Plain | None:
-        for trade_id, trade in self._trades.items():
-            if trade["action"] == "CANCEL" and trade["position_ref"] == position_id:
-                for dispatch in self._dispatches.get(trade_id, {}).values():
+        for trade in self._changes.get(position_id, ()):
+            if trade["action"] == "CANCEL":
+                for dispatch in self._dispatches.get(trade["trade_id"], {}).values():
                     if dispatch["outcome"] == "ACKED":
                         return dispatch
         return None
@@ -227,11 +230,9 @@ class Book:
             self._counts[found] += 1
         elif found.is_closed:
             self._counts["late_fill"] += 1
-        else:
-            found.apply(fill)
-            if found.is_closed:
-                closing = self._closing(found, fill)
-                self.closings[closing.trade_id] = closing
+        elif found.apply(fill):
+            closing = self._closing(found, fill)
+            self.closings[closing.trade_id] = closing
 
     def _closing(self, position: Position, fill: Plain) -> Closing:
         trade = self._trades.get(fill["trade_id"])

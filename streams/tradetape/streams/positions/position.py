@@ -93,10 +93,10 @@ class Position:
         stop, price = decimals.unscaled(self.trade["stop_loss_price"]), decimals.unscaled(fill["price"])
         return price <= stop if self.trade["direction"] == "LONG" else price >= stop
 
-    def apply(self, fill: Plain) -> None:
-        """Take one fill, after which the position may be closed. A repeated one changes nothing."""
+    def apply(self, fill: Plain) -> bool:
+        """Take one fill; whether the position is closed by it. A repeated one changes nothing."""
         if fill["event_id"] in self.fill_ids:
-            return
+            return False
         self.fill_ids[fill["event_id"]] = None
         is_entry = (fill["side"] == "BUY") == (self.trade["direction"] == "LONG")
         if is_entry:
@@ -109,6 +109,7 @@ class Position:
             change = change.part(closing)
         self._add(change, is_entry=is_entry)
         self._seen_at(fill["event_time"], decimals.unscaled(fill["price"]))
+        return self.is_closed
 
     def _seen_at(self, time_us: int, price: int) -> None:
         lowest, highest = self.fill_prices or (price, price)

@@ -11,16 +11,16 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from tradetape.schemas import Codec, DecodeError, EventError, RunMode
 from tradetape.streams.dead_letters import DeadLetters
 from tradetape.streams.effects import Effects
+from tradetape.streams.positions.book import Book, Closing
+from tradetape.streams.positions.past import Past
+from tradetape.streams.positions.position import Plain
+from tradetape.streams.positions.price_range import PricesSeen
 from tradetape.streams.processor import Partition
-from tradetape.streams.processors.positions.book import Book, Closing
-from tradetape.streams.processors.positions.past import Past, Reading
-from tradetape.streams.processors.positions.position import Plain
-from tradetape.streams.processors.positions.price_range import PricesSeen
 from tradetape.streams.record import Record
 
 logger = logging.getLogger("tradetape.streams")
@@ -58,13 +58,13 @@ class Positions:
     `counts` holds how many were closed, and why records were passed over.
     """
 
-    copartitioned = True
+    copartitioned: Literal[True] = True
 
     def __init__(
         self,
         *,
         codec: Codec,
-        reader: Reading,
+        past: Past,
         effects: Effects,
         dead_letters: DeadLetters,
         run_mode: RunMode,
@@ -78,7 +78,7 @@ class Positions:
         self.topics: tuple[str, ...] = self._topics[:3]
         """Also the order in which they are read: a trade before its fills."""
         self._codec = codec
-        self._past = Past(reader=reader, codec=codec)
+        self._past = past
         self._effects = effects
         self._dead_letters = dead_letters
         self._run_mode = run_mode.value

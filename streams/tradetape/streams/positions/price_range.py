@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from tradetape.schemas import decimals, names
-from tradetape.streams.processors.positions.position import Plain
+from tradetape.streams.positions.position import Plain
 
 PriceRange = tuple[int, int]
 """Lowest and highest price, in units of 10**-18."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from tradetape.schemas import Codec, DecodeError
 from tradetape.streams.processor import Partition
-from tradetape.streams.quarantine import first_death
+from tradetape.streams.quarantine import Death, Examine, first_death
 from tradetape.streams.record import Record
 
 logger = logging.getLogger("tradetape.streams")
@@ -21,6 +21,7 @@ EXAMINED_RECORDS = 10_000
 """So many are decoded by one child, and held in memory meanwhile."""
 
 Offsets = Mapping[Partition, int]
+FindDeath = Callable[[Sequence[Record], Examine], Death | None]
 
 
 class Reading(Protocol):
@@ -49,9 +50,10 @@ class Decoded(NamedTuple):
 class Past:
     """Stretches of single partitions. All methods raise BrokersUnreachable, and HistoryLost for what retention took."""
 
-    def __init__(self, *, reader: Reading, codec: Codec) -> None:
+    def __init__(self, *, reader: Reading, codec: Codec, find_death: FindDeath = first_death) -> None:
         self._reader = reader
         self._codec = codec
+        self._find_death = find_death
 
     def begin(self, partition: Partition) -> int:
         """The offset of its first record."""
@@ -87,7 +89,7 @@ class Past:
 
     def _survivors(self, chunk: list[Record]) -> list[Record]:
         survivors, begun = list[Record](), 0
-        while (death := first_death(chunk[begun:], self._examine)) is not None:
+        while (death := self._find_death(chunk[begun:], self._examine)) is not None:
             killer = begun + death.number
             logger.error("passed over %s, which kills whoever decodes it: %s", chunk[killer].place, death.how)
             survivors += chunk[begun:killer]
