@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal
+from functools import lru_cache
 from typing import Any
 
 from tradetape.schemas import (
@@ -43,14 +44,20 @@ def at(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
 
 
+@lru_cache
+def _codec(catalogue: Catalogue) -> Codec:
+    """One for all stories: making it takes longer than telling most of them."""
+    return Codec(catalogue)
+
+
 class Story:
     """The events of one symbol and their records, each topic with offsets of its own, all in one partition."""
 
     def __init__(self, symbol: str = "BTCUSDT", *, catalogue: Catalogue = CATALOGUE, partition: int = 0) -> None:
         self.symbol = symbol
         self.records: list[Record] = []
-        self.codec = Codec(catalogue)
-        self.emitted_at = START
+        self.codec = _codec(catalogue)
+        self.emitted_at = START + timedelta(days=30)
         self._stamper = Stamper(catalogue=catalogue, source="test", run_mode=RunMode.PAPER, clock=self._now_us)
         self._partition = partition
         self._offsets: Counter[str] = Counter()
@@ -108,13 +115,13 @@ class Story:
         """An execution of an order, or of one that it does not name."""
         self._number += 1
         given = {
-            "trade_id": trade.trade_id if trade else None, "venue_order_id": f"o{self._number}",
+            "event_time": at(seconds), "trade_id": trade.trade_id if trade else None, "venue_order_id": f"o{self._number}",
             "venue_trade_id": f"{self.symbol}-{self._number}",
             "amount_quote": WIDE.multiply(Decimal(quantity), Decimal(price)),
         }  # fmt: skip
         fill: Fill = self.emit(
             Fill(
-                venue=VENUE, symbol=self.symbol, event_time=at(seconds), side=side, price=price, quantity=quantity,
+                venue=VENUE, symbol=self.symbol, side=side, price=price, quantity=quantity,
                 **{**given, **more},
             )
         )  # fmt: skip
@@ -127,8 +134,8 @@ class Story:
         prices = {"open": low, "close": high, "low": low, "high": high, "volume": "1"}
         self.emit(
             Candle(
-                venue=VENUE, symbol=self.symbol, timeframe=timeframe, open_time=at(opens), close_time=at(opens + length_s),
-                **{"is_final": True, **prices, **more},
+                venue=VENUE, symbol=self.symbol, timeframe=timeframe,
+                **{"is_final": True, "open_time": at(opens), "close_time": at(opens + length_s), **prices, **more},
             )
         )  # fmt: skip
 
