@@ -163,7 +163,7 @@ class Run:
         """A processor that remembers nothing."""
         self.positions = Positions(
             codec=self._codec, past=Past(reader=MemoryReader(self.tape), codec=self._codec, find_death=nobody_dies), effects=self.effects, dead_letters=self.dead_letters,
-            run_mode=self._run_mode,
+            run_mode=self._run_mode, candle_waits=0,
         )  # fmt: skip
         return self.positions
 

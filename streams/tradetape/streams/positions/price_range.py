@@ -39,10 +39,17 @@ class PricesSeen:
         self._life = life
         self._bars: defaultdict[str, dict[int, _Bar]] = defaultdict(dict)
         """By timeframe and opening time."""
+        self._has_ended = False
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no candle is still to be expected: all are there, or one was seen that came after the life."""
+        return self._has_ended or self.range() is not None
 
     def see(self, candle: Plain) -> None:
-        """A candle of the symbol. One that does not lie within the life, or is not finished, changes nothing."""
+        """A candle of the symbol. One that does not lie within the life, or is not finished, adds no price."""
         start, end = candle["open_time"], candle["close_time"]
+        self._has_ended = self._has_ended or candle["event_time"] > self._life.closed_at_us
         if candle["is_final"] and start >= self._life.opened_at_us and end <= self._life.closed_at_us:
             low, high = decimals.unscaled(candle["low"]), decimals.unscaled(candle["high"])
             self._bars[candle["timeframe"]][start] = _Bar(end, low, high)

@@ -9,6 +9,7 @@ alike, so the records of one symbol have one partition number on each of them.
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -27,6 +28,11 @@ logger = logging.getLogger("tradetape.streams")
 
 CANDLE_MARGIN_MS = 3_600_000
 """How far the clock of whoever emits candles may run behind the venue's."""
+
+
+CANDLE_WAIT_S = 0.1
+CANDLE_WAITS = 10
+"""How often a close waits for candles that are still to be expected: for a second in all, if any candles come at all."""
 
 
 class _Memory:
@@ -68,6 +74,7 @@ class Positions:
         effects: Effects,
         dead_letters: DeadLetters,
         run_mode: RunMode,
+        candle_waits: int = CANDLE_WAITS,
         name: str = "positions",
     ) -> None:
         self.name = name
@@ -82,6 +89,7 @@ class Positions:
         self._effects = effects
         self._dead_letters = dead_letters
         self._run_mode = run_mode.value
+        self._candle_waits = candle_waits
         self._memories: dict[int, _Memory] = {}
 
     def process(self, batch: Sequence[Record]) -> None:
@@ -199,15 +207,22 @@ class Positions:
                 seen[closing.trade_id] = PricesSeen(closing.life)
                 by_key[closing.key].append(seen[closing.trade_id])
         if seen:
-            place = Partition(self._topics.candles, number)
             opened_at_us = min(closing.life.opened_at_us for closing in closings if closing.life is not None)
-            start = self._past.emitted_at(place, opened_at_us // 1_000 - CANDLE_MARGIN_MS)
-            for record, candle in self._past.read(
-                place, start, self._past.end(place), wanted=lambda one: one.key in by_key
-            ):
+            self._look_at_candles(Partition(self._topics.candles, number), opened_at_us // 1_000, by_key)
+        return seen
+
+    def _look_at_candles(self, place: Partition, since_ms: int, by_key: Mapping[bytes, Sequence[PricesSeen]]) -> None:
+        """Show candles to those that want them. The last ones may be on their way, and are waited for, but not for long."""
+        start = self._past.emitted_at(place, since_ms - CANDLE_MARGIN_MS)
+        for is_last in (*[False] * self._candle_waits, True):
+            end = self._past.end(place)
+            for record, candle in self._past.read(place, start, end, wanted=lambda one: one.key in by_key):
                 for prices in by_key[record.key or b""]:
                     prices.see(candle)
-        return seen
+            start = end
+            if is_last or end == self._past.begin(place) or all(one.is_settled for of in by_key.values() for one in of):
+                return
+            time.sleep(CANDLE_WAIT_S)
 
     def _emit(self, closings: Sequence[tuple[Book, Closing]], seen: Mapping[str, PricesSeen]) -> None:
         events = []
