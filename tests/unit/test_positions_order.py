@@ -306,6 +306,33 @@ def test_a_fill_whose_trade_is_not_on_the_tape_holds_nobody_up_for_long() -> Non
     assert [one.pnl_quote for one in run.closes()] == [10]
 
 
+def test_a_trade_that_lies_on_the_tape_is_read_before_a_later_fill_overtakes_its_own() -> None:
+    story = Story()
+    enter = story.trade()
+    story.fill(enter, Side.BUY, "1", "100")
+    run = Run(story.records, story.codec)
+    run.deliver(story.records)
+    add = story.trade(Action.ADD, position_ref=enter.trade_id)
+    not_delivered = len(story.records)
+    story.fill(add, Side.BUY, "1", "100")
+    story.emitted_at += timedelta(minutes=5)
+    story.fill(None, Side.SELL, "1", "110", position_ref=enter.trade_id)
+    story.fill(None, Side.SELL, "1", "110", position_ref=enter.trade_id)
+    run.deliver(story.records[not_delivered:])
+    assert [(one.quantity, one.pnl_quote) for one in run.closes()] == [(2, 20)]
+
+
+def test_a_fill_that_lies_on_the_tape_is_read_before_its_order_is_taken_for_failed() -> None:
+    story = Story()
+    enter = story.trade()
+    run = Run(story.records, story.codec)
+    run.deliver(story.records)
+    story.fill(enter, Side.BUY, "1", "100")
+    story.dispatch(enter, DispatchOutcome.REJECTED)
+    run.deliver(story.records[-1:])
+    assert run.closes() == []
+
+
 def test_records_of_another_run_mode_are_counted_and_passed_over() -> None:
     story = a_story()
     run = Run(story.records, story.codec, run_mode=RunMode.LIVE)
