@@ -319,7 +319,7 @@ def test_a_trade_that_lies_on_the_tape_is_read_before_a_later_fill_overtakes_its
     story.fill(None, Side.SELL, "1", "110", position_ref=enter.trade_id)
     story.fill(None, Side.SELL, "1", "110", position_ref=enter.trade_id)
     run.deliver(story.records[not_delivered:])
-    assert [(one.quantity, one.pnl_quote) for one in run.closes()] == [(2, 20)]
+    assert [(one.quantity, one.pnl_quote) for one in run.closes()] == [(Decimal(2), Decimal(20))]
 
 
 def test_a_fill_that_lies_on_the_tape_is_read_before_its_order_is_taken_for_failed() -> None:
