@@ -164,19 +164,24 @@ def test_killed_again_and_again_it_loses_no_close_doubles_none_and_changes_none(
         assert content(one) == wanted[one.trade_id]
 
 
+def are_whole(holdings: list[set[tuple[str, int]]], *, members: int) -> bool:
+    """Whether all members hold something, and with a partition those of its number on the other topics."""
+    return len([held for held in holdings if held]) == members and all(
+        len(held) == 3 * len({number for _, number in held}) for held in holdings
+    )
+
+
 @pytest.mark.parametrize("engine", ["kafka", pytest.param("faust", marks=pytest.mark.long)])
-def test_two_workers_are_given_the_partitions_of_one_number_together(market: Market, engine: str) -> None:
+def test_several_workers_are_given_the_partitions_of_one_number_together(market: Market, engine: str) -> None:
     told = stories(market)
-    with ExitStack() as both:
-        workers = [both.enter_context(market.worker(engine, f"{engine}-{number}")) for number in range(2)]
-        eventually("both hold some", lambda: len([held for held in market.holdings() if held]) == 2)
-        for held in market.holdings():
-            numbers = {number for _, number in held}
-            assert len(held) == 3 * len(numbers)
+    with ExitStack() as running:
+        workers = [running.enter_context(market.worker(engine, f"{engine}-{number}")) for number in range(3)]
+        # Three: between two, four partitions of each topic are dealt out evenly by any rule.
+        eventually("each holds whole numbers", lambda: are_whole(market.holdings(), members=3))
         market.write(mixed(told, seed=5))
         wanted = expected(told)
         workers[0].until("all is closed", lambda: {one.trade_id for one in market.closes()} == wanted.keys())
-        assert [worker.stop() for worker in workers] == [0, 0]
+        assert [worker.stop() for worker in workers] == [0, 0, 0]
     closes = market.closes()
     assert len(closes) == len(wanted)
     for one in closes:
