@@ -91,6 +91,10 @@ def to_text(raw: bytes) -> str:
 
 def to_decimal(raw: bytes) -> Decimal:
     """The exact value as a Decimal in canonical form."""
-    number = int.from_bytes(raw, "big", signed=True)
+    return from_unscaled(int.from_bytes(raw, "big", signed=True))
+
+
+def from_unscaled(number: int) -> Decimal:
+    """The exact value of so many units of 10**-18, in canonical form."""
     whole, fraction = divmod(number, _UNIT)
     return Decimal(number).scaleb(-SCALE, _EXACT).normalize(_EXACT) if fraction else Decimal(whole)

@@ -68,6 +68,20 @@ def _joined(text: str, parts: list[str], separator: str, settle: str) -> str:
     return base + quote
 
 
+@lru_cache(maxsize=4096)
+def is_quote(asset: str, symbol: str) -> bool | None:
+    """Whether a symbol is priced in an asset; False where the asset is what is traded, None where it is neither.
+
+    BTCUSDT is priced in USDT, not in the T that ends it as well: the longest quote currency that is known counts.
+    """
+    quote = max((one for one in _QUOTE_RANK if symbol.endswith(one) and symbol != one), key=len, default=None)
+    if quote is not None:
+        return {quote: True, symbol.removesuffix(quote): False}.get(asset)
+    if not asset or asset == symbol:
+        return None
+    return True if symbol.endswith(asset) else False if symbol.startswith(asset) else None
+
+
 @lru_cache(maxsize=256)
 def normalise_venue(text: str) -> str:
     """Bring a venue to lower case and check its letters. Raises NameRefused."""

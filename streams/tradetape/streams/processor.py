@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from tradetape.streams.dead_letters import DeadLetters
 from tradetape.streams.errors import BadRecord, ProcessorBroken, Transient
@@ -65,6 +65,13 @@ class Examining(Protocol):
 
     def pass_over(self, records: Sequence[Record]) -> None:
         """These are dead letters already: an OffsetKeeper moves past them without a look inside. May raise Transient."""
+
+
+@runtime_checkable
+class Copartitioned(Protocol):
+    """A processor that joins its topics: it is given all partitions of one number together, or none of them."""
+
+    copartitioned: Literal[True]
 
 
 def keeper(processor: Processor) -> OffsetKeeper | None:

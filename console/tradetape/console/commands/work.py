@@ -50,13 +50,22 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     approval.add_argument("--policy", metavar="FILE", help="the policy file (default: TRADETAPE_POLICY_FILE)")
     approval.add_argument("--group", default="tradetape-approval", help="consumer group (default: %(default)s)")
     approval.set_defaults(run=_approval)
+    positions = workers.add_parser(
+        "positions", help="turn trades and fills into closed trades", formatter_class=_RAW,
+        description="Fold trades, dispatches and fills into closed trades with their profit. It remembers nothing: what is "
+        "on the tape is read again at each start.",
+        epilog="example:\n  tradetape work positions",
+    )  # fmt: skip
+    _add_engine(positions, default="kafka")
+    positions.add_argument("--group", default="tradetape-positions", help="consumer group (default: %(default)s)")
+    positions.set_defaults(run=_positions)
 
 
-def _add_engine(worker: argparse.ArgumentParser) -> None:
+def _add_engine(worker: argparse.ArgumentParser, *, default: str = "faust") -> None:
     worker.add_argument(
         "--engine",
         choices=("faust", "kafka"),
-        default="faust",
+        default=default,
         help="what feeds it (default: %(default)s; kafka above about 3,000 events/s)",
     )
 
@@ -150,6 +159,34 @@ def _approval(args: argparse.Namespace) -> int:
     return run_worker(engine, name="approval", close=close)
 
 
+def _positions(args: argparse.Namespace) -> int:
+    from tradetape.streams.effects import KafkaEffects
+    from tradetape.streams.positions.past import Past
+    from tradetape.streams.processors.positions import Positions
+    from tradetape.streams.topic_reader import TopicReader
+    from tradetape.streams.worker import run_worker
+
+    settings, kafka, codec = _composed()
+    progress, dead_letters = _parts("positions", kafka, codec.catalogue)
+    reader, effects = TopicReader(kafka), KafkaEffects(worker="positions", codec=codec, kafka=kafka)
+    processor = Positions(
+        codec=codec,
+        past=Past(reader=reader, codec=codec),
+        effects=effects,
+        dead_letters=dead_letters,
+        run_mode=settings.mode(),
+    )
+    engine = _engine(args, processor, kafka, dead_letters, progress)
+    close_page = _page(settings, "positions", progress, dead_letters, {"positions": lambda: processor.counts})
+
+    def close() -> None:
+        close_page()
+        effects.close()
+        reader.close()
+
+    return run_worker(engine, name="positions", close=close)
+
+
 def _engine(
     args: argparse.Namespace,
     processor: Processor,
@@ -157,6 +194,7 @@ def _engine(
     dead_letters: KafkaDeadLetters,
     progress: Progress,
 ) -> Engine:
+    """The engine that the command line names."""
     if args.engine == "faust":
         from tradetape.streams.engines.faust import FaustEngine
 

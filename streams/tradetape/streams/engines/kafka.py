@@ -24,7 +24,7 @@ from tradetape.streams.backoff import Backoff
 from tradetape.streams.dead_letters import DeadLetters
 from tradetape.streams.engines.open_marks import OpenMarks
 from tradetape.streams.errors import BrokersUnreachable, HistoryLost, StreamsError, Terminal, Transient
-from tradetape.streams.processor import OffsetKeeper, Partition, Processor, tick
+from tradetape.streams.processor import Copartitioned, OffsetKeeper, Partition, Processor, tick
 from tradetape.streams.progress import Progress
 from tradetape.streams.quarantine import Quarantine
 from tradetape.streams.record import Record, from_message
@@ -43,6 +43,11 @@ DEFAULTS: dict[str, Any] = {
     "fetch.wait.max.ms": 100,
     # A topic that is made after the start is found after so long, and not after its default of 5 minutes.
     "topic.metadata.refresh.interval.ms": 5_000,
+}
+COPARTITIONED: dict[str, Any] = {
+    # It alone gives the partitions of one number on all topics to one member. In exchange every member gives all of its
+    # partitions back at each rebalance.
+    "partition.assignment.strategy": "range",
 }
 FIXED: dict[str, Any] = {
     "enable.auto.commit": False,
@@ -95,7 +100,9 @@ class KafkaEngine:
         self._committed_at = self._probed_at = time.monotonic()
         self._ticked_at = -math.inf
         reset = "error" if isinstance(processor, OffsetKeeper) else "earliest"
-        config = kafka.client_config(DEFAULTS, fixed={**FIXED, "auto.offset.reset": reset})
+        self._is_eager = isinstance(processor, Copartitioned)
+        fixed = {**FIXED, "auto.offset.reset": reset, **(COPARTITIONED if self._is_eager else {})}
+        config = kafka.client_config(DEFAULTS, fixed=fixed)
         config |= {"group.id": group, "client.id": processor.name, "error_cb": on_error(self._on_error)}
         self._consumer = Consumer(config, logger=kafka_logger)
         self._marks = OpenMarks(self._consumer)
@@ -249,7 +256,10 @@ class KafkaEngine:
             for one, place in zip(partitions, taken, strict=True):
                 start = starts.get(place)
                 one.offset = OFFSET_BEGINNING if start is None else start
-        consumer.incremental_assign(partitions)
+        if self._is_eager:
+            consumer.assign(partitions)
+        else:
+            consumer.incremental_assign(partitions)
         self._assigned.update(taken)
         if self._paused:
             consumer.pause(partitions)
@@ -276,12 +286,18 @@ class KafkaEngine:
         gone = {Partition(one.topic, one.partition) for one in partitions}
         self._close(gone)
         self._forget(gone)
-        consumer.incremental_unassign(partitions)
+        self._unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Somebody else has them already: committing now would move the offsets under the new owner."""
         self._forget({Partition(one.topic, one.partition) for one in partitions})
-        consumer.incremental_unassign(partitions)
+        self._unassign(partitions)
+
+    def _unassign(self, partitions: list[TopicPartition]) -> None:
+        if self._is_eager:
+            self._consumer.unassign()
+        else:
+            self._consumer.incremental_unassign(partitions)
 
     def _forget(self, gone: set[Partition]) -> None:
         self._assigned -= gone

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tradetape.streams.dead_letters import DeadLetters
 from tradetape.streams.errors import Transient
@@ -64,3 +64,34 @@ class MemoryEngine:
             except Transient:
                 if tried == self._max_attempts:
                     raise
+
+
+class MemoryReader:
+    """What a TopicReader is to a broker, for records in a list, which may grow."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._records = records
+
+    def begins(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        """Every partition begins with its first offset."""
+        return dict.fromkeys(partitions, 0)
+
+    def ends(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        """The offset behind each partition's last record."""
+        return {one: max((record.offset + 1 for record in self._of(one)), default=0) for one in partitions}
+
+    def offsets_at(self, partitions: Sequence[Partition], timestamp_ms: int) -> dict[Partition, int]:
+        """The offset of the first record that was emitted at or after a time; the end where there is none."""
+        ends = self.ends(partitions)
+        return {
+            one: min((record.offset for record in self._of(one) if record.timestamp_ms >= timestamp_ms), default=ends[one])
+            for one in partitions
+        }  # fmt: skip
+
+    def read(self, starts: Mapping[Partition, int], ends: Mapping[Partition, int]) -> Iterator[Record]:
+        """Every record from the starts up to the ends."""
+        for one, start in starts.items():
+            yield from (record for record in self._of(one) if start <= record.offset < ends[one])
+
+    def _of(self, one: Partition) -> list[Record]:
+        return [record for record in self._records if (record.topic, record.partition) == one]

@@ -1,0 +1,1 @@
+"""Positions: trades, dispatches and fills in, closed trades with their result out."""
