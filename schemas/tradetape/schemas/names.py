@@ -68,6 +68,13 @@ def _joined(text: str, parts: list[str], separator: str, settle: str) -> str:
     return base + quote
 
 
+@lru_cache(maxsize=4096)
+def quote_asset(symbol: str) -> str | None:
+    """The quote currency of a symbol in the venue's own form, such as USDT of BTCUSDT; None where it is not a known one."""
+    known = [quote for quote in _QUOTE_RANK if symbol.endswith(quote) and symbol != quote]
+    return max(known, key=len, default=None)
+
+
 @lru_cache(maxsize=256)
 def normalise_venue(text: str) -> str:
     """Bring a venue to lower case and check its letters. Raises NameRefused."""
