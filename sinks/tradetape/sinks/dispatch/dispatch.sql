@@ -56,8 +56,8 @@ WHERE i.trade_id = d.trade_id AND i.leg_index = d.leg_index AND i.attempt = d.at
 INSERT INTO tradetape.dispatch_intents AS i
     (trade_id, leg_index, attempt, intended_at, executor, outcome, external_id, error, is_on_tape, resolved_why, run_mode,
      correlation_id, venue, symbol)
-VALUES (%(trade_id)s, %(leg_index)s, %(attempt)s, %(event_time)s, %(executor)s, %(outcome)s, %(external_id)s, %(error)s,
-        %(outcome)s IS NOT NULL, %(why)s, %(run_mode)s, %(correlation_id)s, %(venue)s, %(symbol)s)
+VALUES (%(trade_id)s, %(leg_index)s, %(attempt)s, %(event_time)s, %(executor)s, %(outcome)s::text, %(external_id)s, %(error)s,
+        %(outcome)s::text IS NOT NULL, %(why)s, %(run_mode)s, %(correlation_id)s, %(venue)s, %(symbol)s)
 ON CONFLICT (trade_id, leg_index, attempt) DO UPDATE
 SET outcome = excluded.outcome, external_id = excluded.external_id, error = excluded.error, is_refused = false,
     is_on_tape = true, resolved_why = excluded.resolved_why, updated_at = now()
