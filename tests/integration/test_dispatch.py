@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from datetime import timedelta
 from decimal import Decimal
@@ -12,6 +13,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from dispatch_rig import NOON, DispatchRig, Scripted, bar, trade
+from tradetape.console.cli import main
 from tradetape.schemas import DispatchOutcome, Leg, RunMode, TradeDispatch
 from tradetape.sinks.dispatch.executor import Answer, Order, OrderNotTaken
 from waiting import eventually
@@ -190,6 +192,37 @@ def test_what_cannot_be_read_is_a_dead_letter_and_what_follows_goes_on(rig: Disp
     assert sum(sink._dead_letters.refused.values()) == 1
 
 
+def test_a_person_resolves_an_order_in_doubt_in_the_table_and_on_the_tape(
+    rig: DispatchRig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def act(_: Order) -> Answer:
+        raise ConnectionResetError("reset by peer")
+
+    executor = Scripted(act)
+    (one,) = rig.emit(trade())
+    rig.dispatch_all(rig.sink_of(executor))
+    for name, value in rig.worker_environment().items():
+        monkeypatch.setenv(name, value)
+
+    assert main(["dispatch", "list", "--in-doubt"]) == 0
+    (listed,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (listed["trade_id"], listed["outcome"]) == (one.trade_id, "IN_DOUBT")
+    words = ["dispatch", "resolve", one.trade_id, "0", "--as", "failed", "--why", "not in the order list"]
+    assert main(words) == 0
+    assert main(words) == 1
+    assert "is not in doubt: REJECTED" in capsys.readouterr().err
+    assert main(["dispatch", "list", "--in-doubt"]) == 0
+    assert capsys.readouterr().out == ""
+    last = rig.on_tape(TradeDispatch)[-1]
+    assert (last["outcome"], last["tags"]) == ("REJECTED", {"resolved_why": "not in the order list"})
+    assert rig.intents()[0]["resolved_why"] == "not in the order list"
+
+    with going_back(rig.dsn, is_gone=True) as restore:
+        restore()
+    rig.dispatch_all(rig.sink_of(executor))
+    assert (len(executor.calls), rig.intents()[0]["outcome"]) == (1, "REJECTED")
+
+
 class going_back:  # noqa: N801  # reads as what it does
     """A copy of a database (or an empty one), and how to put it in the database's place."""
 
@@ -215,7 +248,7 @@ class going_back:  # noqa: N801  # reads as what it does
     def _run(self, statement: str) -> None:
         names = {"name": Identifier(self._name), "copy": Identifier(self._copy)}
         with psycopg.connect(make_conninfo(self._dsn, dbname="postgres"), autocommit=True) as connection:
-            connection.execute(SQL(statement).format(**names))  # type: ignore[arg-type]
+            connection.execute(SQL(statement).format(**names))
 
     def __exit__(self, *_: object) -> None:
         """The test's own database goes with the test."""

@@ -5,6 +5,7 @@ What the tape says of orders is read with a plain consumer and fastavro, as in h
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -32,11 +33,11 @@ from tradetape.streams.dead_letters import MemoryDeadLetters
 from tradetape.streams.effects import KafkaEffects
 from tradetape.streams.engines.kafka import KafkaEngine
 from tradetape.streams.groups import TopicIds
+from tradetape.streams.progress import Progress
 from tradetape.streams.topic_reader import TopicReader
 from waiting import eventually
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
-CODES = {"REFUSE": 429, "BROKEN": 500, "WRONG": 400}
 
 
 def trade(number: int = 0, *, symbol: str = "BTCUSDT", **more: Any) -> Trade:
@@ -95,7 +96,7 @@ class DispatchRig(HistoryRig):
         return stamped
 
     def sink_of(self, executor: Executor, *, run_mode: RunMode = RunMode.PAPER, **more: Any) -> DispatchSink:
-        """A dispatcher to an executor of the test's, without candles: what is valid until some time expires at noon plus one hour."""
+        """A dispatcher to an executor of the test's, for which it is one o'clock."""
         codec = self.codec
         intents = Intents(
             dsn=self.dispatch_dsn, sink=NAME, topic_uuid=TopicIds(self.kafka),
@@ -113,10 +114,6 @@ class DispatchRig(HistoryRig):
 
     def sink_by(self, *words: str, run_mode: str = "PAPER") -> DispatchSink:
         """The dispatcher that `tradetape work dispatch` makes of these options."""
-        import argparse
-
-        from tradetape.streams.progress import Progress
-
         parser = argparse.ArgumentParser()
         dispatch_worker.add_arguments(parser)
         settings = Settings(
@@ -154,7 +151,7 @@ class DispatchRig(HistoryRig):
 
     def on_tape(self, event_class: type[Event]) -> list[dict[str, Any]]:
         """The events of a class, each once, in the order of the tape."""
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for record in self.tape(self.topic(event_class)):
             fields = self.fields(record)
             found.setdefault(fields["event_id"], fields)

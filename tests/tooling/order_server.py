@@ -1,9 +1,10 @@
 """A far side of webhooks, as a process: `order_server.py BOOK PLAN`. It prints its port.
 
 BOOK gets a line for every request, on disk before anything is answered. PLAN, read at each request, says what to do:
-`answers`, a list of acts of which each POST under a key takes the next one and then the last one again; `is_idempotent`.
+`answers`, a list of acts of which each POST under a key takes the next one and then the last one again (`by_symbol` has
+one for each symbol); `is_idempotent`.
 Acts: an HTTP status; "hang" takes the order and answers after `hang_s`; "reset" takes it and resets the connection;
-"drop" resets without taking it. A status of 2xx takes the order. `retry_after` is sent along with 429.
+"drop" resets without taking it; "500 but taken" is what it says. A status of 2xx takes the order. `retry_after` is sent along with 429.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Handler(BaseHTTPRequestHandler):
         key, plan = self.headers["Idempotency-Key"], self._plan()
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         with LOCK:
-            acts = plan.get("answers", [200])
+            symbol = json.loads(body)["symbol"]
+            acts = plan.get("by_symbol", {}).get(symbol) or plan.get("answers", [200])
             act = acts[min(self.seen[key], len(acts) - 1)]
             self.seen[key] += 1
             is_taken = act in ("hang", "reset") or (isinstance(act, int) and 200 <= act < 300) or act == "500 but taken"

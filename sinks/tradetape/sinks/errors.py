@@ -12,6 +12,7 @@ SinksError (StreamsError)
 ├── PromotionRefused      that indicator cannot have a column of its own        (Terminal)
 ├── SchemaNameRefused     a name that no schema of a history can have           (Terminal)
 ├── ExecutorUnusable      no executor of that name, or not one for this run mode (Terminal)
+├── NotInDoubt            there is nothing to resolve about that order          (Terminal)
 ├── ExecutorBusy          the executor did not take an order now                (Transient)
 ├── ReplayRefused         a replay that would harm what is live, or cannot be   (Terminal)
 └── ReplayStopped         a replay was asked to stop before it had come through
@@ -68,6 +69,10 @@ class SchemaNameRefused(SinksError, Terminal):
 
 class ExecutorUnusable(SinksError, Terminal):
     """There is no executor of that name, or it lacks what it needs."""
+
+
+class NotInDoubt(SinksError, Terminal):
+    """There is nothing to resolve about that order."""
 
 
 class ExecutorBusy(SinksError, Transient):
