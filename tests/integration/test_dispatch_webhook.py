@@ -113,7 +113,7 @@ def rig(kafka: str, topic_prefix: str, postgres: str) -> DispatchRig:
     return DispatchRig(kafka=kafka, prefix=topic_prefix, dsn=postgres)
 
 
-ACTS = {
+ACTS: dict[str, list[int | str]] = {
     "answered": [200],
     "refused": [400],
     "patient": [429, 429, 200],

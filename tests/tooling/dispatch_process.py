@@ -22,18 +22,18 @@ STEPS = [f"{when} {seam}" for seam in SEAMS for when in ("before", "after")]
 """Every moment at which a dispatcher may die, in their order."""
 
 
-def _named(seam: str, arguments: tuple[Any, ...], current: dict[str, str]) -> str | None:
-    """The key of the order that a call of a seam is about."""
+def _named(seam: str, arguments: tuple[Any, ...], current: dict[str, str]) -> list[str | None]:
+    """The keys of the orders that a call of a seam is about."""
     if seam in ("intent", "call", "outcome"):
         order = arguments[1]
         current[str(order.trade.trade_id)] = order.key
-        return str(order.key)
+        return [str(order.key)]
     if seam == "offset":
         # Only when the order itself is settled.
-        return next((current[one.trade_id] for one in arguments[2] if one.trade_id in current), None)
+        return [current.get(one.trade_id) for one in arguments[2]]
     event = arguments[1]
     is_intent = event.outcome is not None and event.outcome.value == "INTENDED"
-    return current.get(event.trade_id) if is_intent == (seam == "intent on tape") else None
+    return [current.get(event.trade_id)] if is_intent == (seam == "intent on tape") else []
 
 
 def wrap(owner: type, method: str, seam: str, step: str, key: str, current: dict[str, str]) -> None:
@@ -41,7 +41,7 @@ def wrap(owner: type, method: str, seam: str, step: str, key: str, current: dict
     original: Callable[..., Any] = getattr(owner, method)
 
     def wrapped(*arguments: Any, **named: Any) -> Any:
-        is_it = step.endswith(f" {seam}") and _named(seam, arguments, current) == key
+        is_it = step.endswith(f" {seam}") and key in _named(seam, arguments, current)
         _named(seam, arguments, current)
         if is_it and step.startswith("before"):
             os.kill(os.getpid(), signal.SIGKILL)
