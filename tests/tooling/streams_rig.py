@@ -122,6 +122,10 @@ class WorkerProcess:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait(DEADLINE_S)
 
+    def signal(self, name: str) -> None:
+        """Send it a signal, such as STOP."""
+        self._process.send_signal(signal.Signals[f"SIG{name}"])
+
     def stop(self) -> int:
         """TERM; the exit code."""
         self._process.terminate()

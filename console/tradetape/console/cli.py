@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from tradetape.console import exit_codes
 
 COMMANDS = (
-    "stack", "demo", "doctor", "topics", "schemas", "tail", "dlq", "outbox", "state", "history", "replay", "policy",
+    "stack", "demo", "doctor", "topics", "schemas", "tail", "dlq", "outbox", "state", "history", "policy", "dispatch",
+    "replay",
     "work",
 )  # fmt: skip
 

@@ -66,6 +66,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         bool,
         _says("true lets Kafka options weaken a guarantee or skip certificate checks; never where money is at stake"),
     ] = False
+    webhook_secret: Annotated[str | None, _says("signs what the dispatcher posts to a webhook")] = None
+    webhook_secret_file: Annotated[str | None, _says("the same, as a file that holds it")] = None
     http_port: Annotated[int | None, _says("a worker's port for /livez, /readyz and /metrics; off by default")] = None
     http_host: Annotated[str, _says("the address that it binds to")] = "127.0.0.1"
     log_format: Annotated[str | None, _says("text or json; text on a terminal, else json")] = None
@@ -86,6 +88,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 f"{variable} is not set in the environment; set it (example: {variable}={example}), or start a local stack with `tradetape up{option}`"
             )
         return str(value)
+
+    def secret(self, field: str) -> str | None:
+        """A secret by its field, which also stands in the file that <field>_file names. Raises SettingsError."""
+        given, path = getattr(self, field), getattr(self, f"{field}_file")
+        if given and path:
+            raise SettingsError(f"{_variable(field)} and {_variable(field)}_FILE are both set; keep one")
+        return _file_content(f"{_variable(field)}_FILE", path) if path else given
 
     def catalogue(self, catalogue: Catalogue = CATALOGUE) -> Catalogue:
         """The catalogue on this environment's topics."""
@@ -152,13 +161,17 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 
 def _kafka_option(name: str, value: str) -> tuple[str, str]:
     if name.endswith("_FILE"):
-        try:
-            return _dotted(name.removesuffix("_FILE")), Path(value).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise SettingsError(f"{name} names {value}, which cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise SettingsError(f"{name} names {value}, which is not UTF-8 text") from None
+        return _dotted(name.removesuffix("_FILE")), _file_content(name, value)
     return _dotted(name), value
+
+
+def _file_content(name: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SettingsError(f"{name} names {path}, which cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{name} names {path}, which is not UTF-8 text") from None
 
 
 def _dotted(name: str) -> str:

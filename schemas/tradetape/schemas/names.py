@@ -69,12 +69,19 @@ def _joined(text: str, parts: list[str], separator: str, settle: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def is_quote(asset: str, symbol: str) -> bool | None:
-    """Whether a symbol is priced in an asset; False where the asset is what is traded, None where it is neither.
+def quote_asset(symbol: str) -> str | None:
+    """The quote currency of a symbol in the venue's own form, None where it is not a known one.
 
-    BTCUSDT is priced in USDT, not in the T that ends it as well: the longest quote currency that is known counts.
+    BTCUSDT is priced in USDT, not in the T that ends it as well: the longest that is known counts.
     """
-    quote = max((one for one in _QUOTE_RANK if symbol.endswith(one) and symbol != one), key=len, default=None)
+    known = [quote for quote in _QUOTE_RANK if symbol.endswith(quote) and symbol != quote]
+    return max(known, key=len, default=None)
+
+
+@lru_cache(maxsize=4096)
+def is_quote(asset: str, symbol: str) -> bool | None:
+    """Whether a symbol is priced in an asset; False where the asset is what is traded, None where it is neither."""
+    quote = quote_asset(symbol)
     if quote is not None:
         return {quote: True, symbol.removesuffix(quote): False}.get(asset)
     if not asset or asset == symbol:

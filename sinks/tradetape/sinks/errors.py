@@ -11,6 +11,9 @@ SinksError (StreamsError)
 ├── RolesRefused          the connecting user may not make the roles            (Terminal)
 ├── PromotionRefused      that indicator cannot have a column of its own        (Terminal)
 ├── SchemaNameRefused     a name that no schema of a history can have           (Terminal)
+├── ExecutorUnusable      no executor of that name, or not one for this run mode (Terminal)
+├── NotInDoubt            there is nothing to resolve about that order          (Terminal)
+├── ExecutorBusy          the executor did not take an order now                (Transient)
 ├── ReplayRefused         a replay that would harm what is live, or cannot be   (Terminal)
 └── ReplayStopped         a replay was asked to stop before it had come through
 """
@@ -62,6 +65,22 @@ class PromotionRefused(SinksError, Terminal):
 
 class SchemaNameRefused(SinksError, Terminal):
     """A name that no schema of a history can have."""
+
+
+class ExecutorUnusable(SinksError, Terminal):
+    """There is no executor of that name, or it lacks what it needs."""
+
+
+class NotInDoubt(SinksError, Terminal):
+    """There is nothing to resolve about that order."""
+
+
+class ExecutorBusy(SinksError, Transient):
+    """The executor did not take an order now; it is sent again after `retry_after_s`."""
+
+    def __init__(self, why: str, *, retry_after_s: float = 0.0) -> None:
+        super().__init__(why)
+        self.retry_after_s = retry_after_s
 
 
 class ReplayRefused(SinksError, Terminal):

@@ -26,12 +26,21 @@ REQUEST_TIMEOUT_S = 5.0
 class WorkerMetrics(Collector):
     """The numbers of one worker. Labels are bounded: worker, topic, partition, reason, result; never a symbol."""
 
-    def __init__(self, worker: str, progress: Progress, *, dead_letters: Counts, results: Mapping[str, Counts]) -> None:
-        """`results` gives further counters by metric name, each counted by one label `result`."""
+    def __init__(
+        self,
+        worker: str,
+        progress: Progress,
+        *,
+        dead_letters: Counts,
+        results: Mapping[str, Counts],
+        gauges: Mapping[str, Callable[[], float]] | None = None,
+    ) -> None:
+        """`results` gives further counters by metric name, each counted by one label `result`; `gauges` single numbers."""
         self._worker = worker
         self._progress = progress
         self._dead_letters = dead_letters
         self._results = results
+        self._gauges = gauges or {}
 
     def collect(self) -> Iterable[Metric]:
         """What Prometheus reads."""
@@ -39,6 +48,10 @@ class WorkerMetrics(Collector):
         yield self._counter("dead_letters", "Records that could not be processed.", "reason", self._dead_letters())
         for name, counts in self._results.items():
             yield self._counter(name, "What became of events.", "result", counts())
+        for name, value in self._gauges.items():
+            gauge = GaugeMetricFamily(f"tradetape_{name}", name.replace("_", " ").capitalize() + ".", labels=["worker"])
+            gauge.add_metric([self._worker], value())
+            yield gauge
 
     def _progress_metrics(self) -> Iterator[Metric]:
         yield self._counter("events_processed", "Records processed.", "topic", dict(self._progress.processed))

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from tradetape.console import dispatch_worker
+
 if TYPE_CHECKING:
     from tradetape.producers.connection import KafkaSettings
     from tradetape.producers.settings import Settings
@@ -59,6 +61,14 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     _add_engine(positions, default="kafka")
     positions.add_argument("--group", default="tradetape-positions", help="consumer group (default: %(default)s)")
     positions.set_defaults(run=_positions)
+    dispatch = workers.add_parser(
+        "dispatch", help="hand approved trades to an executor", formatter_class=_RAW,
+        description="Hand each order of this run mode's trades to an executor, once at most unless it tells repeats.",
+        epilog="examples:\n  tradetape work dispatch --executor paper\n"
+        "  tradetape work dispatch --executor webhook --webhook-url https://orders.example/new --webhook-idempotent",
+    )  # fmt: skip
+    dispatch_worker.add_arguments(dispatch)
+    dispatch.set_defaults(run=_dispatch)
 
 
 def _add_engine(worker: argparse.ArgumentParser, *, default: str = "faust") -> None:
@@ -187,6 +197,28 @@ def _positions(args: argparse.Namespace) -> int:
     return run_worker(engine, name="positions", close=close)
 
 
+def _dispatch(args: argparse.Namespace) -> int:
+    from tradetape.streams.engines.kafka import KafkaEngine
+    from tradetape.streams.worker import run_worker
+
+    settings, kafka, codec = _composed()
+    progress, dead_letters = _parts("dispatch", kafka, codec.catalogue)
+    sink = dispatch_worker.sink_of(args, settings, kafka, codec, dead_letters, progress)
+    engine = KafkaEngine(processor=sink, kafka=kafka, group=args.group, dead_letters=dead_letters, progress=progress)
+    gauges = {
+        "dispatch_in_doubt": lambda: sink.in_doubt,
+        "dispatch_in_flight": sink.lanes.in_flight,
+        "dispatch_lanes_held_back": lambda: sink.lanes.reached,
+    }
+    close_page = _page(settings, "dispatch", progress, dead_letters, {"dispatches": lambda: sink.counts}, gauges)
+
+    def close() -> None:
+        close_page()
+        sink.close()
+
+    return run_worker(engine, name="dispatch", close=close)
+
+
 def _engine(
     args: argparse.Namespace,
     processor: Processor,
@@ -230,10 +262,11 @@ def _page(
     progress: Progress,
     dead_letters: KafkaDeadLetters,
     results: Mapping[str, Callable[[], Mapping[str, int]]],
+    gauges: Mapping[str, Callable[[], float]] | None = None,
 ) -> Callable[[], None]:
     """Start the health page, where a port is set; how to close it."""
     from tradetape.streams.health import WorkerMetrics, start_health_server
 
-    metrics = WorkerMetrics(name, progress, dead_letters=lambda: dead_letters.refused, results=results)
+    metrics = WorkerMetrics(name, progress, dead_letters=lambda: dead_letters.refused, results=results, gauges=gauges)
     server = start_health_server(host=settings.http_host, port=settings.http_port, progress=progress, metrics=metrics)
     return server.close if server else lambda: None

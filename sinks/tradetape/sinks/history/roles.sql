@@ -6,7 +6,8 @@ DO $$
 DECLARE
     wanted text;
 BEGIN
-    FOREACH wanted IN ARRAY ARRAY['tradetape_owner', 'tradetape_sink', 'tradetape_reader', 'tradetape_retention'] LOOP
+    FOREACH wanted IN ARRAY ARRAY['tradetape_owner', 'tradetape_sink', 'tradetape_reader', 'tradetape_retention',
+                                'tradetape_dispatch'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted) THEN
             EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
         END IF;
@@ -59,6 +60,13 @@ BEGIN
     END LOOP;
     GRANT SELECT, INSERT, UPDATE ON tradetape.sink_offsets TO tradetape_sink;
     GRANT EXECUTE ON FUNCTION tradetape.ensure_month(text, date) TO tradetape_sink;
+    -- The dispatcher keeps its offsets, its intents and the orders on paper. A database whose roles are older than it gets
+    -- the role with the next `tradetape history roles`.
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'tradetape_dispatch') THEN
+        GRANT USAGE ON SCHEMA tradetape TO tradetape_dispatch;
+        GRANT SELECT, INSERT, UPDATE ON tradetape.sink_offsets, tradetape.dispatch_intents, tradetape.paper_orders
+            TO tradetape_dispatch;
+    END IF;
     GRANT SELECT ON tradetape.retention, tradetape.dropped_months TO tradetape_retention;
     GRANT EXECUTE ON FUNCTION tradetape.drop_month(text, date) TO tradetape_retention;
 END $$;
