@@ -230,7 +230,7 @@ def test_both_engines_give_the_same_redis_to_the_last_field_also_when_killed_in_
 
     reference = venue.hashes("steady-kafka")
     kinds = {key.split(":")[2] for key in reference}
-    assert kinds == {"candle", "indicators", "market", "signal"}
+    assert kinds == {"candle", "indicators", "market", "signal", "scan"}
     closes = newest_candles(events)
     assert len(closes) == len(SYMBOLS)
     assert {key: reference[key][0]["close"] for key in closes} == closes
