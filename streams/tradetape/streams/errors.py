@@ -5,6 +5,7 @@ StreamsError
 ├── Transient                a dependency is away: the same batch is tried again
 │   ├── BrokersUnreachable   no broker answered for too long
 │   ├── DeadLettersRefused   a dead letter was not acknowledged
+│   ├── EffectsRefused       what a processor emitted was not acknowledged
 │   └── StateUnavailable     Redis cannot take or give state now
 └── Terminal                 nothing that waiting would mend: the worker ends
     ├── HistoryLost          records were deleted before they were read
@@ -49,6 +50,10 @@ class BrokersUnreachable(Transient):
 
 class DeadLettersRefused(Transient):
     """A dead letter was not acknowledged, so the offset may not move past its record."""
+
+
+class EffectsRefused(Transient):
+    """What a processor emitted was not acknowledged, so the offset may not move past what led to it."""
 
 
 class StateUnavailable(Transient):
