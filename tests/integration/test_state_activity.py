@@ -112,7 +112,8 @@ def test_a_decision_counts_once_however_often_and_in_whatever_order_it_is_delive
     for key in sets:
         assert client.object("encoding", key) == "intset"
         assert 0 < client.pttl(key) <= 1.1 * 120 * 60_000
-        assert (pattern := Keys("t").pattern_of(key)) is not None
+        pattern = Keys("t").pattern_of(key)
+        assert pattern is not None
         assert (pattern.kind, pattern.type) == ("decisions", "set")
 
 
@@ -229,7 +230,8 @@ def test_a_trade_is_in_flight_from_its_approval_until_its_position_is_closed(
     (key,) = client.scan_iter()
     assert client.object("encoding", key) in ("listpack", "ziplist")
     assert client.pttl(key) / 86_400_000 == pytest.approx(31.5, abs=1.5)
-    assert (pattern := Keys("t").pattern_of(key)) is not None
+    pattern = Keys("t").pattern_of(key)
+    assert pattern is not None
     assert pattern.kind == "trades"
     take(store, [story.closed])
     assert flying() == []

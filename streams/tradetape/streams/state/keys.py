@@ -33,6 +33,8 @@ class KeyPattern(NamedTuple):
     owner: str
 
 
+SHARED = r"\{[a-z][a-z0-9-]{0,63}(:[A-Za-z0-9._:/-]{1,128})?\}"
+
 PATTERNS = (
     KeyPattern("indicators", r"\{[^{}:]+:[^{}:]+\}:[0-9]+[a-z]+(:[^:]+)?(:open)?", "hash", "bar close + 3 timeframes + 60 s, at least 5 min", "state"),
     KeyPattern("candle", r"\{[^{}:]+:[^{}:]+\}:[0-9]+[a-z]+(:open)?", "hash", "bar close + 3 timeframes + 60 s, at least 5 min", "state"),
@@ -41,6 +43,11 @@ PATTERNS = (
     KeyPattern("scan", r"\{(stage|strategy):.+\}", "hash", "event time + 24 h", "state"),
     KeyPattern("decisions", r"\{.+\}:[A-Z]+:[0-9]{8}T[0-9]{4}", "set", "the minute + 2 h", "state"),
     KeyPattern("trades", r"\{[^{}:]+:[^{}:]+\}", "hash", "event time of the newest + 30 d", "state"),
+    KeyPattern("limit", SHARED, "list", "a window after the last call", "trading code"),
+    KeyPattern("lock", SHARED, "string", "as declared, at most 1 h", "trading code"),
+    KeyPattern("fence", SHARED, "string", "24 h after the lock was taken", "trading code"),
+    KeyPattern("flag", SHARED, "string", "as declared, at most 31 d", "trading code"),
+    KeyPattern("count", SHARED, "string", "as declared, at most 31 d", "trading code"),
     KeyPattern("layout", r"state", "string", "a day after the state worker last ran", "state"),
 )  # fmt: skip
 
@@ -83,6 +90,10 @@ class Keys:
     def trades(self, venue: str, symbol: str) -> str:
         """The trades of a symbol that are on their way, and those that were closed lately."""
         return f"{self.root}trades:{{{venue}:{symbol}}}"
+
+    def shared(self, kind: str, name: str, of: str = "") -> str:
+        """What trading code declared under a name, for one of what it is applied to."""
+        return f"{self.root}{kind}:{{{name}:{of}}}" if of else f"{self.root}{kind}:{{{name}}}"
 
     def layout(self) -> str:
         """The marker that says that this Redis was filled from the tape."""
