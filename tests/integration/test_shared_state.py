@@ -158,7 +158,7 @@ def test_a_holder_that_was_paused_too_long_learns_that_it_lost_the_lock_and_its_
 
 def lose(shared: SharedState, *, error: Exception | None = None) -> None:
     """Hold a lock until somebody else has it; then raise, if there is something to raise."""
-    with shared.lock(BOOK) as held:
+    with shared.lock(BOOK, timeout_s=5.0) as held:
         eventually("it expires", lambda: not held.is_held)
         shared.lock(BOOK, timeout_s=5.0)
         if error:
