@@ -229,7 +229,7 @@ def test_a_trade_is_in_flight_from_its_approval_until_its_position_is_closed(
     assert flying() == [("ENTER", "ACKED"), ("EXIT", None)]
     (key,) = client.scan_iter()
     assert client.object("encoding", key) in ("listpack", "ziplist")
-    assert client.pttl(key) / 86_400_000 == pytest.approx(31.5, abs=1.5)
+    assert client.pttl(key) / 86_400_000 == pytest.approx(30, abs=0.01)
     pattern = Keys("t").pattern_of(key)
     assert pattern is not None
     assert pattern.kind == "trades"

@@ -63,7 +63,8 @@ def _step(
         return TradeStep(
             key=key, trade_id=plain["trade_id"], step=step, event_time_us=event_time_us, partition=record.partition,
             offset=record.offset, text=text_of_step(plain), fields=store.fitting(fields_of(plain)),
-            expires_at_ms=layout.expires_at_ms(key, event_time_us, layout.TRADES_HORIZON_US),
+            # Not put off as a key's expiry is: it stands in the hash, and trades do not come all at once.
+            expires_at_ms=(event_time_us + layout.TRADES_HORIZON_US) // 1_000,
         )  # fmt: skip
 
     return project
