@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,10 +14,11 @@ from tradetape.producers.connection import KafkaSettings
 from tradetape.producers.settings import load
 from tradetape.schemas import TradeSignal
 from tradetape.streams import Tape
+from tradetape.streams.state import SharedState
 from waiting import eventually
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-EMIT, READ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+EMIT, READ, SHARE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.fixture
@@ -36,8 +38,20 @@ def test_what_the_readme_emits_is_what_it_reads(capsys: pytest.CaptureFixture[st
     exec(compile(READ, "README", "exec"), read)
     assert read["now"] is None
     assert read["many"] == [None, None]
+    assert read["busy"] == read["counts"] == []
     assert "BTCUSDT {'rsi_14': 28.4, 'ema_50': 64210.5}" in capsys.readouterr().out
     with Tape.from_env() as tape:
         eventually("the signal is on the tape", lambda: len(list(tape.read(TradeSignal))) == 1)
         (signal,) = tape.read(TradeSignal)
     assert signal.input_event_ids == (emitted["update"].event_id,)  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("environment")
+def test_what_the_readme_shares_is_shared() -> None:
+    shared: dict[str, object] = {}
+    exec(compile(SHARE, "README", "exec"), shared)
+    flag: Any = shared["COOL_DOWN"]
+    with SharedState.from_env(flag) as state:
+        raised = state.flag(flag, "binance:BTCUSDT")
+    assert raised is not None
+    assert raised.note == "stopped out"

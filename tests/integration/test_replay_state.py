@@ -108,12 +108,12 @@ def test_the_state_at_an_instant_equals_the_live_state_at_that_instant_field_by_
     rig.keep()
     at = datetime.now(UTC)
     live, left_s = rig.state("live"), rig.left_s("live")
-    assert len(live) == 3 * len(SYMBOLS) + 1
+    assert len(live) == 3 * len(SYMBOLS) + 2
 
     rig.emit(moment_events(datetime.now(UTC)))
     rig.keep()
     after = rig.state("live")
-    assert sum(after[key] != live[key] for key in live) == 2 * len(SYMBOLS) + 1
+    assert sum(after[key] != live[key] for key in live) == 2 * len(SYMBOLS) + 2
 
     done = replay.run("--into", "state", "--prefix", "then", "--at", at.isoformat(), "--json")
     assert done.code == 0, done.err

@@ -18,12 +18,23 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from streams_rig import DEADLINE_S, GroupOffsets, Tape, WorkerProcess, candle, indicators, now
 from tradetape.console import topics
 from tradetape.producers.connection import KafkaSettings
-from tradetape.schemas import CATALOGUE, Action, Candle, Direction, Event, MarketCondition, TradeSignal
+from tradetape.schemas import (
+    CATALOGUE,
+    Action,
+    Candle,
+    DecisionOutcome,
+    Direction,
+    Event,
+    MarketCondition,
+    SignalDecision,
+    Trade,
+    TradeSignal,
+)
 from tradetape.schemas.event_classes import CLASSES
 
 SYMBOLS = tuple(f"COIN{number}USDT" for number in range(12))
 BARS = 40
-RECORDS = ("Candle", "IndicatorUpdate", "MarketCondition", "TradeSignal")
+RECORDS = ("Candle", "IndicatorUpdate", "MarketCondition", "TradeSignal", "SignalDecision", "Trade")
 """What the state worker reads."""
 EXPIRY_SLACK_MS = 250
 """How far apart two readings of the same expiry may be: the server's clock and its PTTL are read one after the other."""
@@ -125,8 +136,14 @@ class Venue:
             if not key.endswith(":layout:state"):
                 seconds, micros = self.redis.time()
                 expires = self.redis.pttl(key) + seconds * 1_000 + micros / 1_000
-                found[key.removeprefix(redis_prefix)] = (self.redis.hgetall(key), expires)
+                found[key.removeprefix(redis_prefix)] = (self._content(key), expires)
         return found
+
+    def _content(self, key: str) -> Any:
+        """A hash's fields; a set's members, each as a field of its own."""
+        if self.redis.type(key) == "set":
+            return dict.fromkeys(self.redis.smembers(key), "")
+        return self.redis.hgetall(key)
 
     def dead_letters(self) -> list[tuple[str, Place]]:
         """Worker and place of every dead letter, repetitions too."""
@@ -182,6 +199,22 @@ def history(seed: int) -> list[Event]:
                         valid_until=close_time + timedelta(hours=1) if chance.random() < 0.5 else None,
                     )
                 )  # fmt: skip
+            if chance.random() < 0.3:
+                outcome = chance.choice([DecisionOutcome.PASSED, DecisionOutcome.REJECTED])
+                events.append(
+                    SignalDecision(
+                        venue="binance", symbol=symbol, event_time=close_time, signal_id=f"{bar}-{symbol}",
+                        stage="tech_filter", outcome=outcome,
+                    )
+                )  # fmt: skip
+            if chance.random() < 0.05:
+                events.append(
+                    Trade(
+                        venue="binance", symbol=symbol, event_time=close_time, signal_id=f"{bar}-{symbol}",
+                        strategy_id="dip", action=Action.ENTER, direction=Direction.LONG, approved_at=close_time,
+                        approved_by="approval", idempotency_key=f"{bar}-{symbol}",
+                    )
+                )  # fmt: skip
         events.append(
             MarketCondition(
                 venue="binance", symbol="MARKET", scope="btc", condition=chance.choice(["bullish", "bearish"]),
@@ -230,7 +263,9 @@ def test_both_engines_give_the_same_redis_to_the_last_field_also_when_killed_in_
 
     reference = venue.hashes("steady-kafka")
     kinds = {key.split(":")[2] for key in reference}
-    assert kinds == {"candle", "indicators", "market", "signal"}
+    assert kinds == {"candle", "indicators", "market", "signal", "scan", "decisions", "trades"}
+    decisions = {event.signal_id for event in events if isinstance(event, CLASSES["SignalDecision"])}
+    assert sum(len(found) for key, (found, _) in reference.items() if ":decisions:" in key) == len(decisions)
     closes = newest_candles(events)
     assert len(closes) == len(SYMBOLS)
     assert {key: reference[key][0]["close"] for key in closes} == closes

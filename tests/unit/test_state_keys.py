@@ -24,6 +24,13 @@ MINUTE_US = 60_000_000
         (KEYS.market("btc"), "tradetape:1:market:{btc}"),
         (KEYS.market("btc", "binance", "BTCUSDT"), "tradetape:1:market:{binance:BTCUSDT}:btc"),
         (KEYS.signal("binance", "BTCUSDT", "rsi-dip"), "tradetape:1:signal:{binance:BTCUSDT}:rsi-dip"),
+        (KEYS.scan("stage", "tech_filter"), "tradetape:1:scan:{stage:tech_filter}"),
+        (KEYS.scan("strategy", "dip:v2"), "tradetape:1:scan:{strategy:dip:v2}"),
+        (
+            KEYS.decisions("tech_filter", "PASSED", 1_750_000_020_000_000),
+            "tradetape:1:decisions:{tech_filter}:PASSED:20250615T1507",
+        ),
+        (KEYS.trades("binance", "BTCUSDT"), "tradetape:1:trades:{binance:BTCUSDT}"),
         (KEYS.layout(), "tradetape:1:layout:state"),
         (KEYS.approval("default", "open"), "tradetape:1:approval:{default}:open"),
         (KEYS.approval("default", "trade:6f0c"), "tradetape:1:approval:{default}:trade:6f0c"),
@@ -44,6 +51,8 @@ def test_keys_are_as_documented_and_declared(built: str, documented: str) -> Non
         "BTC_USDT:RSI14", "tradetape:1:candle:binance:BTCUSDT:1m", "tradetape:1:prices:{binance:BTCUSDT}",
         "tradetape:2:candle:{binance:BTCUSDT}:1m", "other:1:candle:{binance:BTCUSDT}:1m", "tradetape:1:layout:other",
         "tradetape:1:candle:{binance:BTCUSDT}:1m:shut", "tradetape:1:approval:{default}:other", "",
+        "tradetape:1:scan:{venue:binance}", "tradetape:1:decisions:{tech_filter}:PASSED",
+        "tradetape:1:trades:{binance:BTCUSDT}:1",
     ],
 )  # fmt: skip
 def test_a_key_that_nobody_declared_is_found_out(stranger: str) -> None:

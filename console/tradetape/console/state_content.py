@@ -73,6 +73,12 @@ class StateContent:
                     total.not_compact += encoding == b"hashtable"
         return sorted(totals.values(), key=lambda one: one.kind)
 
+    def subjects(self, kind: str) -> list[str]:
+        """Of every key of a kind, what stands in its braces, each once. Raises StateUnavailable."""
+        with mapped_errors():
+            found = self._scan(f"{_escaped(self._keys.root + kind)}:{{*}}*")
+            return sorted({one.partition("{")[2].rpartition("}")[0] for one in found})
+
     def _scan(self, pattern: str) -> Iterator[str]:
         seen = set()
         for key in self._client.scan_iter(match=pattern, count=SCAN_COUNT):

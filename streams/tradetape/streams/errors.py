@@ -7,6 +7,12 @@ StreamsError
 │   ├── DeadLettersRefused   a dead letter was not acknowledged
 │   ├── EffectsRefused       what a processor emitted was not acknowledged
 │   └── StateUnavailable     Redis cannot take or give state now
+├── SharedStateError         what trading code asked of shared state is not to be had
+│   ├── DeclarationRefused   a name, a time or a number that cannot be shared under
+│   ├── NotDeclared          what was asked for is not what was declared
+│   ├── LimitReached         the call would be one too many
+│   ├── LockBusy             somebody else holds the lock
+│   └── LockLost             the lock expired while it was held
 └── Terminal                 nothing that waiting would mend: the worker ends
     ├── HistoryLost          records were deleted before they were read
     ├── KafkaRefused         Kafka refuses this client or its group
@@ -58,6 +64,34 @@ class EffectsRefused(Transient):
 
 class StateUnavailable(Transient):
     """Redis cannot take or give state now."""
+
+
+class SharedStateError(StreamsError):
+    """What trading code asked of shared state is not to be had."""
+
+
+class DeclarationRefused(SharedStateError):
+    """A name, a time or a number that cannot be shared under."""
+
+
+class NotDeclared(SharedStateError):
+    """What was asked for is not what was declared."""
+
+
+class LimitReached(SharedStateError):
+    """The call would be one too many; `retry_after_s` is how long to wait before asking again."""
+
+    def __init__(self, name: str, retry_after_s: float) -> None:
+        super().__init__(f"{name} is reached; the next call may be made in {retry_after_s:.3f} s")
+        self.retry_after_s = retry_after_s
+
+
+class LockBusy(SharedStateError):
+    """Somebody else holds the lock, for longer than it was waited for."""
+
+
+class LockLost(SharedStateError):
+    """The lock expired while it was held: somebody else may hold it."""
 
 
 class Terminal(StreamsError):

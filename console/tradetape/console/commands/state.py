@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING
 from tradetape.console import exit_codes
 
 if TYPE_CHECKING:
+    from tradetape.console.state_activity import Activity
     from tradetape.console.state_content import KeyContent, StateContent
+    from tradetape.streams.state.activity import LastScan
 
 _RAW = argparse.RawDescriptionHelpFormatter
 _ORDER_FIELDS = ("_t", "_o", "_id", "_x")
+MAX_MINUTES = 120
+"""Current state counts decisions for so long."""
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands of current state."""
     state = commands.add_parser(
         "state", help="what is current, as Redis has it", formatter_class=_RAW,
-        epilog="examples:\n  tradetape state show binance BTCUSDT 1h\n  tradetape state stats",
+        epilog="examples:\n  tradetape state show binance BTCUSDT 1h\n  tradetape state activity\n  tradetape state stats",
     )  # fmt: skip
     actions = state.add_subparsers(title="actions", metavar="ACTION", required=True)
     show = actions.add_parser(
@@ -35,6 +39,15 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     show.add_argument("timeframe", metavar="TIMEFRAME", nargs="?", help="such as 1h; all by default")
     show.add_argument("--json", action="store_true", help="one JSON document")
     show.set_defaults(run=_show)
+    activity = actions.add_parser(
+        "activity", help="decisions of the last minutes, last scans, trades in flight", formatter_class=_RAW,
+        description="Say for each stage how its decisions of the last minutes came out and when it made the newest one, "
+        "for each strategy when it last signalled, and which trades were approved and are not closed.",
+        epilog="example:\n  tradetape state activity --minutes 15",
+    )  # fmt: skip
+    activity.add_argument("--minutes", type=_minutes, default=60, help="1 to 120 (default: %(default)s)")
+    activity.add_argument("--json", action="store_true", help="one JSON document")
+    activity.set_defaults(run=_activity)
     stats = actions.add_parser(
         "stats", help="how many keys of which kind, and what they weigh", formatter_class=_RAW,
         description="Count every key under the prefix. Exit code 4 where one has no expiry or is of no declared kind.",
@@ -81,6 +94,50 @@ def _lines(one: KeyContent) -> Iterator[str]:
     for name, value in sorted(one.fields.items()):
         if name not in _ORDER_FIELDS:
             yield f"  {name:<{width}}  {value}"
+
+
+def _minutes(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_MINUTES:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MAX_MINUTES}")
+    return int(text)
+
+
+def _activity(args: argparse.Namespace) -> int:
+    from tradetape.console.environment import settings as effective_settings
+    from tradetape.console.state_activity import activity
+    from tradetape.streams.state.reader import StateReader
+
+    with _content() as content, StateReader.from_env(effective_settings()) as reader:
+        found = activity(content, reader, minutes=args.minutes)
+    if args.json:
+        _print_json(found)
+    else:
+        print("\n".join(_activity_lines(found)))
+    return exit_codes.OK
+
+
+def _activity_lines(found: Activity) -> Iterator[str]:
+    yield f"{'stage':<24} {'in':>7} {'out':>7}  last, in {found.minutes} minutes"
+    for stage in found.stages:
+        seen, passed = sum(stage.by_outcome.values()), stage.by_outcome.get("PASSED", 0)
+        yield f"{stage.stage:<24} {seen:>7,} {passed:>7,}  {_last(stage.last)}"
+    yield ""
+    yield f"{'strategy':<24} last signal"
+    for strategy in found.strategies:
+        yield f"{strategy.strategy_id:<24} {_last(strategy.last)}"
+    yield ""
+    yield f"{'in flight':<24} {'what':<13} {'dispatch':<17} {'age':>9}  trade"
+    for symbol in found.symbols:
+        for trade in symbol.trades:
+            what = f"{trade.action} {trade.direction}"
+            yield (
+                f"{f'{symbol.venue} {symbol.symbol}':<24} {what:<13} {trade.dispatched or '-':<17} "
+                f"{trade.age.total_seconds():>7,.0f} s  {trade.trade_id}"
+            )
+
+
+def _last(scan: LastScan | None) -> str:
+    return f"{scan.what} {scan.venue} {scan.symbol}, {scan.age.total_seconds():,.0f} s ago" if scan else "unknown"
 
 
 def _stats(args: argparse.Namespace) -> int:

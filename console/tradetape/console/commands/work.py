@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 _RAW = argparse.RawDescriptionHelpFormatter
 HISTORY_BATCH_RECORDS = 5_000
+SECOND_US = 1_000_000
+HOUR_US = 3_600 * SECOND_US
+STALL_US = 5 * SECOND_US
+"""A worker whose clock jumps by more than so much was stopped, or its machine was asleep."""
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -69,6 +73,19 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )  # fmt: skip
     dispatch_worker.add_arguments(dispatch)
     dispatch.set_defaults(run=_dispatch)
+    staleness = workers.add_parser(
+        "staleness", help="raise the alarm when a series falls silent", formatter_class=_RAW,
+        description="Emit a market condition `stale` when no bar of a series has come by its close + timeframe + grace, "
+        "and `fresh` when it is back.",
+        epilog="example:\n  tradetape work staleness --grace-s 30",
+    )  # fmt: skip
+    staleness.add_argument("--grace-s", type=float, default=10.0, help="how late a bar may be (default: %(default)s)")
+    staleness.add_argument(
+        "--lookback-h", type=float, default=26.0,
+        help="how much is read again at the start: longer than the longest timeframe (default: %(default)s)",
+    )  # fmt: skip
+    staleness.add_argument("--group", default="tradetape-staleness", help="consumer group (default: %(default)s)")
+    staleness.set_defaults(run=_staleness)
 
 
 def _add_engine(worker: argparse.ArgumentParser, *, default: str = "faust") -> None:
@@ -195,6 +212,40 @@ def _positions(args: argparse.Namespace) -> int:
         reader.close()
 
     return run_worker(engine, name="positions", close=close)
+
+
+def _staleness(args: argparse.Namespace) -> int:
+    from tradetape.streams.effects import KafkaEffects
+    from tradetape.streams.engines.kafka import KafkaEngine
+    from tradetape.streams.processors.staleness import Staleness
+    from tradetape.streams.processors.staleness_past import KafkaPast
+    from tradetape.streams.topic_reader import TopicReader
+    from tradetape.streams.worker import run_worker
+
+    settings, kafka, codec = _composed()
+    progress, dead_letters = _parts("staleness", kafka, codec.catalogue)
+    effects, reader = KafkaEffects(worker="staleness", codec=codec, kafka=kafka), TopicReader(kafka)
+    conditions_topic = codec.catalogue.topic_name(codec.catalogue.by_record("MarketCondition"))
+    processor = Staleness(
+        codec=codec,
+        effects=effects,
+        dead_letters=dead_letters,
+        past=KafkaPast(reader, conditions_topic=conditions_topic, lookback_us=int(args.lookback_h * HOUR_US)),
+        is_behind=lambda partition: progress.lag.get(partition, 0) > 0,
+        grace_us=int(args.grace_s * SECOND_US),
+        stall_us=STALL_US,
+    )
+    engine = KafkaEngine(
+        processor=processor, kafka=kafka, group=args.group, dead_letters=dead_letters, progress=progress
+    )
+    close_page = _page(settings, "staleness", progress, dead_letters, {"staleness_alarms": lambda: processor.counts})
+
+    def close() -> None:
+        close_page()
+        effects.close()
+        reader.close()
+
+    return run_worker(engine, name="staleness", close=close)
 
 
 def _dispatch(args: argparse.Namespace) -> int:

@@ -73,9 +73,11 @@ def _order(newest: Newest, event: Event) -> Fields:
 
 
 def find_hashes(client: redis.Redis, keys: Keys, venue: str) -> FoundState:
-    """Every key of a venue, whoever wrote it, read in one transaction."""
+    """Every key of a venue that holds a series' newest event, whoever wrote it, read in one transaction."""
     pattern = f"{keys.root}*{{{venue}:*"
-    names = sorted({key.decode() for key in client.scan_iter(match=pattern, count=SCAN_COUNT)})
+    trades = f"{keys.root}trades:"
+    found = {key.decode() for key in client.scan_iter(match=pattern, count=SCAN_COUNT)}
+    names = sorted(name for name in found if not name.startswith(trades))
     with client.pipeline(transaction=True) as pipeline:
         pipeline.time()
         for name in names:

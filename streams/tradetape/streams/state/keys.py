@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import zlib
+from functools import lru_cache
 from typing import NamedTuple
 
-from tradetape.schemas import names
+from tradetape.schemas import names, times
 from tradetape.schemas.times import DAY_US, MINUTE_US
 
 LAYOUT = 1
@@ -32,6 +33,8 @@ class KeyPattern(NamedTuple):
     owner: str
 
 
+SHARED = r"\{[a-z][a-z0-9-]{0,63}(:[A-Za-z0-9._:/-]{1,128})?\}"
+
 PATTERNS = (
     KeyPattern("indicators", r"\{[^{}:]+:[^{}:]+\}:[0-9]+[a-z]+(:[^:]+)?(:open)?", "hash", "bar close + 3 timeframes + 60 s, at least 5 min", "state"),
     KeyPattern("candle", r"\{[^{}:]+:[^{}:]+\}:[0-9]+[a-z]+(:open)?", "hash", "bar close + 3 timeframes + 60 s, at least 5 min", "state"),
@@ -39,6 +42,14 @@ PATTERNS = (
     KeyPattern("signal", r"\{[^{}:]+:[^{}:]+\}:.+", "hash", "event time + 24 h", "state"),
     KeyPattern("approval", r"\{[^{}]+\}:(account|open|last)", "hash", "7 days after the approval worker last ran", "approval"),
     KeyPattern("approval", r"\{[^{}]+\}:(decision|trade):[^:]+", "string", "7 days after it was last used", "approval"),
+    KeyPattern("scan", r"\{(stage|strategy):.+\}", "hash", "event time + 24 h", "state"),
+    KeyPattern("decisions", r"\{.+\}:[A-Z]+:[0-9]{8}T[0-9]{4}", "set", "the minute + 2 h", "state"),
+    KeyPattern("trades", r"\{[^{}:]+:[^{}:]+\}", "hash", "event time of the newest + 30 d", "state"),
+    KeyPattern("limit", SHARED, "list", "a window after the last call", "trading code"),
+    KeyPattern("lock", SHARED, "string", "as declared, at most 1 h", "trading code"),
+    KeyPattern("fence", SHARED, "string", "24 h after the lock was taken", "trading code"),
+    KeyPattern("flag", SHARED, "string", "as declared, at most 31 d", "trading code"),
+    KeyPattern("count", SHARED, "string", "as declared, at most 31 d", "trading code"),
     KeyPattern("layout", r"state", "string", "a day after the state worker last ran", "state"),
 )  # fmt: skip
 
@@ -74,6 +85,22 @@ class Keys:
         """A part of what approval remembers of an account; all of it lies on one node, for its scripts."""
         return f"{self.root}approval:{{{account}}}:{part}"
 
+    def scan(self, by: str, name: str) -> str:
+        """The last thing that a stage (by="stage") decided, or a strategy signalled: when it last came around."""
+        return f"{self.root}scan:{{{by}:{name}}}"
+
+    def decisions(self, stage: str, outcome: str, minute_us: int) -> str:
+        """The decisions of a stage with one outcome in the minute that begins then."""
+        return f"{self.root}decisions:{{{stage}}}:{outcome}:{_minute(minute_us)}"
+
+    def trades(self, venue: str, symbol: str) -> str:
+        """The trades of a symbol that are on their way, and those that were closed lately."""
+        return f"{self.root}trades:{{{venue}:{symbol}}}"
+
+    def shared(self, kind: str, name: str, of: str = "") -> str:
+        """What trading code declared under a name, for one of what it is applied to."""
+        return f"{self.root}{kind}:{{{name}:{of}}}" if of else f"{self.root}{kind}:{{{name}}}"
+
     def layout(self) -> str:
         """The marker that says that this Redis was filled from the tape."""
         return f"{self.root}layout:state"
@@ -86,13 +113,22 @@ class Keys:
         return next((one for one in PATTERNS if one.kind == kind and re.fullmatch(one.regex, rest)), None)
 
 
+@lru_cache(maxsize=256)
+def _minute(minute_us: int) -> str:
+    return f"{times.to_datetime(minute_us):%Y%m%dT%H%M}"
+
+
 def bar_horizon_us(timeframe: str) -> int:
     """How long the state of a bar is current, in microseconds after its close."""
     return max(BARS_KEPT * names.timeframe_us(timeframe) + MINUTE_US, LEAST_HORIZON_US)
 
 
 DAILY_HORIZON_US = DAY_US
-"""How long signals and market conditions are kept, in microseconds after their event time."""
+"""How long signals, market conditions and last scans are kept, in microseconds after their event time."""
+DECISIONS_HORIZON_US = 120 * MINUTE_US
+"""How long a minute's decisions can be counted here; the history counts them for ever."""
+TRADES_HORIZON_US = 30 * DAY_US
+"""How long a trade is known to be in flight, or closed."""
 
 
 def expires_at_ms(key: str, event_time_us: int, horizon_us: int) -> int:

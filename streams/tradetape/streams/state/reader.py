@@ -17,6 +17,8 @@ import redis
 
 from tradetape.producers.settings import Settings, load
 from tradetape.schemas import names, times
+from tradetape.streams.state import activity
+from tradetape.streams.state.activity import OUTCOMES, DecisionCounts, LastScan, TradeInFlight
 from tradetape.streams.state.connection import connect, exchange, mapped_errors, pack
 from tradetape.streams.state.keys import DEFAULT_PREFIX, DEFAULT_SET, Keys
 
@@ -142,8 +144,52 @@ class StateReader:
         found = self._read(key)
         return _signal(found, self._clock()) if found and _is_valid(found, self._clock()) else None
 
+    def conditions(self, scopes: Iterable[str]) -> list[MarketState | None]:
+        """The newest condition of each market-wide scope, such as btc, in one round trip."""
+        now = self._clock()
+        found = self._read_many(self._keys.market(scope) for scope in scopes)
+        return [_market(one, now) if b"condition" in one and _is_valid(one, now) else None for one in found]
+
+    def decision_counts(self, stages: Iterable[str], *, minutes: int = 60) -> list[DecisionCounts]:
+        """What each stage decided in the last minutes, in one round trip; minutes that nothing is known of are left out.
+
+        Two hours are kept; what was counted before is in the history's view `decision_rates`.
+        """
+        asked = [(stage, one) for stage in stages for one in activity.minutes_until(self._clock(), minutes)]
+        keys = (self._keys.decisions(stage, outcome, one) for stage, one in asked for outcome in OUTCOMES)
+        sizes = self._ask([pack("SCARD", key) for key in keys])
+        step = len(OUTCOMES)
+        counts = (
+            activity.decision_counts(stage, one, sizes[place * step : (place + 1) * step])
+            for place, (stage, one) in enumerate(asked)
+        )
+        return [one for one in counts if one is not None]
+
+    def last_scans(self, *, stages: Iterable[str] = (), strategies: Iterable[str] = ()) -> list[LastScan | None]:
+        """When each stage last decided, then when each strategy last signalled, in one round trip; None when unknown.
+
+        When a series was last updated is the `event_time` of its state.
+        """
+        keys = [self._keys.scan("stage", one) for one in stages] + [self._keys.scan("strategy", o) for o in strategies]
+        now = self._clock()
+        return [activity.last_scan(one, now) if one else None for one in self._read_many(keys)]
+
+    def trades_in_flight(self, venue: str, symbol: str) -> list[TradeInFlight]:
+        """The trades of a symbol that were approved and whose position is not closed, the oldest first."""
+        return self.trades_in_flight_many([(venue, symbol)])[0]
+
+    def trades_in_flight_many(self, symbols: Iterable[tuple[str, str]]) -> list[list[TradeInFlight]]:
+        """The same for many (venue, symbol) in one round trip, in their order. Trades are known for 30 days."""
+        normal = ((names.normalise_venue(venue), names.normalise_symbol(symbol)) for venue, symbol in symbols)
+        found = self._read_many(self._keys.trades(venue, symbol) for venue, symbol in normal)
+        now = self._clock()
+        return [activity.trades_in_flight(one, now) for one in found]
+
     def _read(self, key: str) -> Hash:
-        return _hash(self._ask([pack("HGETALL", key)])[0])
+        return self._read_many([key])[0]
+
+    def _read_many(self, keys: Iterable[str]) -> list[Hash]:
+        return [_hash(one) for one in self._ask([pack("HGETALL", key) for key in keys])]
 
     def _ask(self, packed: list[bytes]) -> list[Any]:
         with mapped_errors():

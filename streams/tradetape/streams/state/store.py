@@ -1,23 +1,21 @@
-"""Writes current state: a compare-and-set for each key, pipelined. Never an older event over a newer one (I3)."""
+"""Writes current state: each change by its script, pipelined, so that no repeat and no older event does harm (I3)."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import Any
 
-import msgspec
 import redis
 from redis.exceptions import NoScriptError
 
 from tradetape.streams.errors import StateUnavailable
 from tradetape.streams.state.connection import connect, mapped_errors
 from tradetape.streams.state.keys import Keys
+from tradetape.streams.state.writes import Members, TradeStep, Update, Write
 
-FUTURE_US = 5_000_000
-"""How far ahead of Redis' own clock an event may be: one bad clock must not freeze a key."""
 MAX_FIELDS = 120
 MAX_VALUE_BYTES = 64
 """Beyond these Redis turns a listpack into a hash table of three times its size."""
@@ -25,22 +23,7 @@ PIPELINE_KEYS = 1_000
 MARKER_EXPIRY_S = 86_400
 
 RESULTS = {1: "applied", 0: "stale", -1: "expired", -2: "future"}
-
-
-class Update(msgspec.Struct, frozen=True, gc=False):
-    """The newest event of one key: its order, its expiry, and the fields of its hash as text."""
-
-    key: str
-    event_time_us: int
-    partition: int
-    offset: int
-    expires_at_ms: int
-    fields: Mapping[str, str]
-
-    @property
-    def order(self) -> tuple[int, int, int]:
-        """What makes an event newer."""
-        return self.event_time_us, self.partition, self.offset
+SCRIPTS = (Update.script, Members.script, TradeStep.script)
 
 
 class StateStore:
@@ -50,26 +33,31 @@ class StateStore:
         self.keys = keys
         self.results: Counter[str] = Counter()
         self._client = client
-        self._script = resources.files("tradetape.streams.state").joinpath("newest.lua").read_text(encoding="utf-8")
-        self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+        folder = resources.files("tradetape.streams.state")
+        self._scripts = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS}
+        self._shas = {
+            name: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+            for name, script in self._scripts.items()
+        }
 
     @classmethod
     def from_url(cls, url: str, *, prefix: str) -> StateStore:
         """A store with a client of its own."""
         return cls(connect(url), Keys(prefix))
 
-    def write(self, updates: Sequence[Update]) -> None:
-        """Apply each update that is newer than what its key holds. Raises StateUnavailable; then all may be written again."""
-        for start in range(0, len(updates), PIPELINE_KEYS):
-            self._write(updates[start : start + PIPELINE_KEYS])
+    def write(self, writes: Sequence[Write]) -> None:
+        """Apply each change that is news to its key. Raises StateUnavailable; then all may be written again."""
+        for start in range(0, len(writes), PIPELINE_KEYS):
+            self._write(writes[start : start + PIPELINE_KEYS])
 
-    def _write(self, updates: Sequence[Update]) -> None:
+    def _write(self, writes: Sequence[Write]) -> None:
         with mapped_errors():
-            answers = self._evaluate(updates)
-            unknown = [one for one, answer in zip(updates, answers, strict=True) if isinstance(answer, NoScriptError)]
+            answers = self._evaluate(writes)
+            unknown = [one for one, answer in zip(writes, answers, strict=True) if isinstance(answer, NoScriptError)]
             if unknown:
-                # Redis forgot the script: a restart, a failover or SCRIPT FLUSH.
-                self._client.script_load(self._script)
+                # Redis forgot the scripts: a restart, a failover or SCRIPT FLUSH.
+                for script in self._scripts.values():
+                    self._client.script_load(script)
                 answers = [answer for answer in answers if not isinstance(answer, NoScriptError)] + self._evaluate(
                     unknown
                 )
@@ -78,14 +66,10 @@ class StateStore:
                 raise StateUnavailable(f"Redis: {answer}") from answer
         self.results.update(RESULTS[answer] for answer in answers)
 
-    def _evaluate(self, updates: Sequence[Update]) -> list[Any]:
+    def _evaluate(self, writes: Sequence[Write]) -> list[Any]:
         pipeline = self._client.pipeline(transaction=False)
-        for one in updates:
-            flat = [text for pair in one.fields.items() for text in pair]
-            pipeline.evalsha(
-                self._sha, 1, one.key,
-                one.event_time_us, one.partition, one.offset, one.expires_at_ms, FUTURE_US, *flat,
-            )  # fmt: skip
+        for one in writes:
+            pipeline.evalsha(self._shas[one.script], 1, one.key, *one.arguments())
         return pipeline.execute(raise_on_error=False)
 
     def fitting(self, fields: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-import msgspec
 import redis
 
 from tradetape.schemas import Codec
@@ -19,7 +18,8 @@ from tradetape.streams.processors.current_state import CurrentState
 from tradetape.streams.record import Record
 from tradetape.streams.state.connection import connect, mapped_errors
 from tradetape.streams.state.keys import Keys
-from tradetape.streams.state.store import StateStore, Update
+from tradetape.streams.state.store import StateStore
+from tradetape.streams.state.writes import Write
 
 MAX_SERIES = 1_000_000
 """How many series a past state may have: its newest events are held in memory until the replay has come through."""
@@ -124,39 +124,34 @@ class PastStateTarget:
 
 
 class PastStore(StateStore):
-    """Holds the newest update of each key; `settle` writes them, with expiries moved by now − stream time.
+    """Holds what is to be written, joined by key; `settle` writes it, with expiries moved by now − stream time.
 
-    Updates come under their live keys, of which the expiry is a function, and are written under those of the past.
+    Changes come under their live keys, of which the expiry is a function, and are written under those of the past.
     """
 
     def __init__(self, client: redis.Redis, *, live: Keys, past: Keys, now_us: Callable[[], int]) -> None:
         super().__init__(client, live)
         self._past = past
         self._now_us = now_us
-        self._newest: dict[str, Update] = {}
+        self._waiting: dict[str, Write] = {}
 
-    def write(self, updates: Sequence[Update]) -> None:
+    def write(self, writes: Sequence[Write]) -> None:
         """Hold them until they are settled. Raises ReplayRefused."""
-        for one in updates:
-            held = self._newest.get(one.key)
-            if held is None or held.order < one.order:
-                self._newest[one.key] = one
-        if len(self._newest) > MAX_SERIES:
+        for one in writes:
+            held = self._waiting.get(one.slot)
+            self._waiting[one.slot] = one if held is None else one.joined(held)
+        if len(self._waiting) > MAX_SERIES:
             raise ReplayRefused(f"the state has more than {MAX_SERIES:,} keys; narrow it down with --topics")
 
     def settle(self, stream_time_us: int) -> None:
         """Write what is held, as if it were now that instant. Raises StateUnavailable."""
         shift_ms = (self._now_us() - stream_time_us) // 1_000
         moved = [
-            msgspec.structs.replace(
-                one,
-                key=self._past.root + one.key.removeprefix(self.keys.root),
-                expires_at_ms=one.expires_at_ms + shift_ms,
-            )
-            for one in self._newest.values()
+            one.moved(self._past.root + one.key.removeprefix(self.keys.root), one.expires_at_ms + shift_ms)
+            for one in self._waiting.values()
         ]
         super().write(moved)
-        self._newest.clear()
+        self._waiting.clear()
 
 
 def _processor(codec: Codec, store: StateStore, refusals: Refusals) -> CurrentState:
