@@ -14,8 +14,10 @@ from psycopg.sql import SQL, Identifier
 
 from dispatch_rig import NOON, DispatchRig, Scripted, bar, trade
 from tradetape.console.cli import main
+from tradetape.console.errors import UsageError
 from tradetape.schemas import DispatchOutcome, Leg, RunMode, TradeDispatch
 from tradetape.sinks.dispatch.executor import Answer, Order, OrderNotTaken
+from tradetape.streams.effects import KafkaEffects
 from waiting import eventually
 
 
@@ -75,6 +77,22 @@ def test_only_trades_of_the_own_mode_are_dispatched_and_none_that_was_replayed(r
     rig.dispatch_all(sink)
     assert executor.calls == ["key-BTCUSDT-3:0"]
     assert sink.counts["other_mode"] == 3
+
+
+def test_a_trade_that_was_replayed_onto_the_topic_is_not_dispatched(rig: DispatchRig) -> None:
+    effects, executor = KafkaEffects(worker="approval", codec=rig.codec, kafka=rig.kafka), Scripted()
+    for_once, replayed = effects.stamped([trade(0, correlation_id="c"), trade(1, correlation_id="c")])
+    rig.put(for_once.topic, [(for_once.key, for_once.value)])
+    rig.put(replayed.topic, [(replayed.key, replayed.value)], headers=[("x-replay", b"a-run")])
+    sink = rig.sink_of(executor)
+    rig.dispatch_all(sink)
+    assert executor.calls == ["key-BTCUSDT-0:0"]
+    assert sink.counts["replayed"] == 1
+
+
+def test_live_trades_are_not_filled_on_paper(rig: DispatchRig) -> None:
+    with pytest.raises(UsageError, match="LIVE"):
+        rig.sink_by("--executor", "paper", run_mode="LIVE")
 
 
 def test_each_leg_is_an_order_of_its_own_under_its_own_key(rig: DispatchRig) -> None:

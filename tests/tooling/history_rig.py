@@ -62,11 +62,17 @@ class HistoryRig:
             bootstrap_servers=self.kafka.bootstrap_servers, source=source, catalogue=self.catalogue, overflow=overflow
         )
 
-    def put(self, topic: str, values: list[tuple[bytes | None, bytes | None]]) -> None:
+    def put(
+        self,
+        topic: str,
+        values: list[tuple[bytes | None, bytes | None]],
+        *,
+        headers: list[tuple[str, str | bytes | None]] | None = None,
+    ) -> None:
         """Raw records, (key, value) each, onto a topic."""
         client = RawProducer({"bootstrap.servers": self.kafka.bootstrap_servers, "partitioner": "murmur2_random"})
         for key, value in values:
-            client.produce(topic, value=value, key=key)
+            client.produce(topic, value=value, key=key, headers=headers or [])
         assert client.flush(DEADLINE_S) == 0
 
     def sink(self, *, dsn: str | None = None, dead_letters: DeadLetters | None = None) -> HistorySink:

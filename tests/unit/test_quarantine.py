@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import signal
 import threading
@@ -75,6 +76,18 @@ def test_what_is_refused_or_ended_from_outside_or_takes_too_long_is_no_death(mon
     monkeypatch.setattr(quarantine, "EXAMINE_TIMEOUT_S", 0.2)
     for harmless in (b"1", b"refused", b"hang", b"term"):
         assert first_death(records(b"0", harmless), examine) is None
+
+
+def test_the_child_collects_no_garbage_of_its_parents() -> None:
+    """It would destroy Kafka clients whose threads did not come along, and die of that before it has examined anything."""
+
+    def examine_and_see(_: Record) -> None:
+        if gc.isenabled():
+            os._exit(3)
+
+    assert gc.isenabled()
+    assert first_death(records(b"1"), examine_and_see) is None
+    assert gc.isenabled()
 
 
 def test_it_works_from_a_thread_that_is_not_the_main_one() -> None:

@@ -83,6 +83,10 @@ def sink_of(
     mode = settings.mode()
     if mode not in (RunMode.LIVE, RunMode.PAPER):
         raise UsageError(f"trades of a {mode.value} are never dispatched; TRADETAPE_RUN_MODE has to be LIVE or PAPER")
+    if mode is RunMode.LIVE and args.executor == PAPER:
+        raise UsageError(
+            "LIVE trades are not filled on paper: set TRADETAPE_RUN_MODE=PAPER, or name another --executor"
+        )
     reader = TopicReader(kafka)
     intents = Intents(
         dsn=settings.required("DATABASE_URL"), sink=NAME, topic_uuid=TopicIds(kafka),

@@ -12,6 +12,7 @@ that takes too long is given up, and nobody is convicted: a hanging worker is fo
 
 from __future__ import annotations
 
+import gc
 import logging
 import mmap
 import os
@@ -19,7 +20,8 @@ import resource
 import signal
 import struct
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -107,16 +109,28 @@ def first_death(records: Sequence[Record], examine: Examine) -> Death | None:
         return None
     with mmap.mmap(-1, _PLACE.size) as reached:
         _PLACE.pack_into(reached, 0, _NOT_BEGUN)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _no_collection():
             # Newer Pythons warn that other threads may hold locks. The child takes none but the allocator's, which
             # survives a fork; should it hang all the same, its alarm ends it.
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
-        if child == 0:
-            _examine_all(records, examine, reached)
+            if child == 0:
+                _examine_all(records, examine, reached)
         _, status = os.waitpid(child, 0)
         (index,) = _PLACE.unpack_from(reached, 0)
     return _judged(status, index)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """A child that collected its parent's garbage would destroy Kafka clients whose threads it does not have, and die."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _judged(status: int, index: int) -> Death | None:
