@@ -41,7 +41,7 @@ def rig(kafka: str, topic_prefix: str, postgres: str, redis_url: str, tmp_path: 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[OrderServer]:
     # It takes its time, so that many a dispatcher dies between the call and the answer.
-    made = OrderServer(tmp_path, plan={"answers": ["hang"], "hang_s": 0.1})
+    made = OrderServer(tmp_path, plan={"answers": ["hang"], "hang_s": 0.25})
     yield made
     made.close()
 

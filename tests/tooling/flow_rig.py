@@ -112,7 +112,7 @@ class Bot:
 
 ENTER_EVERY_BARS = 4
 HOLD_BARS = 15
-VALID_FOR = timedelta(minutes=120)
+VALID_FOR = timedelta(minutes=240)
 
 
 class Role(NamedTuple):
