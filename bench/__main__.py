@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import candles, emit, history, latency, outage, poison, promises, replay, state
+from bench import candles, dispatch, emit, history, latency, outage, poison, promises, replay, state
 from bench.errors import BenchFailed
 from bench.options import Options
 from bench.peers import comparison as peers
@@ -34,6 +34,7 @@ SUBJECTS: Mapping[str, Callable[[Services, Options], Report]] = {
     "poison": poison.run,
     "state": state.run,
     "latency": latency.run,
+    "dispatch": dispatch.run,
     "replay": replay.run,
     "promises": promises.run,
     "candles": candles.run,

@@ -76,9 +76,11 @@ class Services:
         finally:
             consumer.close()
 
-    def workers(self, subject: str, catalogue: Catalogue, dsn: str | None = None) -> Workers:
-        """Starts `tradetape work …` on these topics and this database; none outlives the `with` block."""
-        variables = {**self.environment, f"{PREFIX}TOPIC_PREFIX": catalogue.prefix}
+    def workers(
+        self, subject: str, catalogue: Catalogue, dsn: str | None = None, more: Mapping[str, str] | None = None
+    ) -> Workers:
+        """Starts `tradetape work …` on these topics, this database and with `more` variables; none outlives the `with` block."""
+        variables = {**self.environment, f"{PREFIX}TOPIC_PREFIX": catalogue.prefix, **(more or {})}
         if dsn is not None:
             variables["DATABASE_URL"] = dsn
         return Workers(venue=f"bench-{subject}", logs=self.logs, environment=_without_settings() | variables)

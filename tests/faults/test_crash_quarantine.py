@@ -167,5 +167,23 @@ def test_current_state_quarantines_what_kills_it_and_shows_all_around(
     assert worker.starts == {"kafka": 2, "faust": 1}[engine]
 
 
+@pytest.mark.long
+def test_poison_that_comes_while_faust_works_kills_it_once(rig: HistoryRig, worker: Supervised, redis_url: str) -> None:
+    """What comes later is not looked at beforehand, which would cost every record its time."""
+    emit(rig, 0, NEIGHBOURS)
+    came: list[bytes] = []
+    with redis.Redis.from_url(redis_url) as client:
+
+        def is_quarantined() -> bool:
+            shown = sum(1 for _ in client.scan_iter("tradetape:1:market:*", count=1_000))
+            if not came and shown == NEIGHBOURS:
+                came.append(b"v:C0USDT")
+                poisoned(rig, *came)
+            return bool(came) and len(letters(rig)) == 1
+
+        worker.until(("work", "state", "--engine", "faust"), "it is a dead letter", is_quarantined)
+    assert worker.starts == 2
+
+
 if __name__ == "__main__":
     sys.exit(main(*sys.argv[1:]))

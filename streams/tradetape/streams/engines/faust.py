@@ -28,7 +28,8 @@ from tradetape.producers.errors import SettingsError
 from tradetape.schemas.stamping import wall_clock_us
 from tradetape.streams.backoff import Backoff
 from tradetape.streams.dead_letters import DeadLetters
-from tradetape.streams.errors import BrokersUnreachable, Terminal, Transient
+from tradetape.streams.engines.earlier_records import EarlierRecords
+from tradetape.streams.errors import BadRecord, BrokersUnreachable, Terminal, Transient
 from tradetape.streams.processor import OffsetKeeper, Partition, Processor, tick
 from tradetape.streams.progress import Progress
 from tradetape.streams.quarantine import Quarantine
@@ -77,7 +78,7 @@ class FaustLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Faust's own stop waits without bound for what is being processed."""
     unreachable_after_s: float = 120.0
     suspect_records: int = 20_000
-    """How many a child process looks at first after every start (quarantine.py): more than Faust reads between two commits.
+    """How many a child process looks at first after every assignment (quarantine.py): more than Faust reads between two commits.
 
     Faust's offsets carry no mark that would say how the last worker ended.
     """
@@ -121,7 +122,7 @@ class FaustEngine:
         """No batch is at hand: what was processed is acknowledged, and nothing else has begun."""
         self._done: dict[Partition, int] = {}
         self._quarantine = Quarantine(processor)
-        self._suspects_left = self._limits.suspect_records
+        self._earlier = EarlierRecords(self._limits.suspect_records)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"tradetape-{processor.name}")
 
     def run(self, stop: threading.Event) -> None:
@@ -190,6 +191,8 @@ class FaustEngine:
         topic = app.topic(*self._processor.topics, key_serializer="raw", value_serializer="raw")
         app.agent(topic, name=f"tradetape.{self._processor.name}", concurrency=1)(self._feed)
         app.task(self._tick)
+        for rebalanced in (app.on_partitions_revoked, app.on_partitions_assigned):
+            rebalanced.connect(self._on_rebalance)
         return app
 
     async def _feed(self, stream: Any) -> None:
@@ -205,7 +208,8 @@ class FaustEngine:
         try:
             while True:
                 events = await self._next_batch(waiting, reading)
-                if await self._deliver([_record(event) for event in events]):
+                batch = [_record(event) for event in events]
+                if await self._deliver(batch, self._suspects(stream.app, batch)):
                     for event in events:
                         await unacknowledged.ack(event)
                 self._drained.set()
@@ -230,14 +234,26 @@ class FaustEngine:
             events.append(waiting.get_nowait())
         return events
 
-    async def _deliver(self, batch: Sequence[Record]) -> bool:
+    async def _on_rebalance(self, *_: Any, **__: Any) -> None:
+        self._earlier.forget()
+
+    def _suspects(self, app: Any, batch: Sequence[Record]) -> list[Record]:
+        """What whoever had these partitions before us may have died of."""
+
+        def end(one: Partition) -> int | None:
+            found: int | None = app.consumer.highwater(faust.types.TP(one.topic, one.partition))
+            return found
+
+        return self._earlier.among(batch, end)
+
+    async def _deliver(self, batch: Sequence[Record], suspects: Sequence[Record]) -> bool:
         """Step 1 process, step 2 await every dead letter; step 3, the acknowledgement, follows in the agent.
 
         False when we were told to stop before that: nothing of the batch may be acknowledged.
         """
-        suspects = batch[: self._suspects_left]
-        self._suspects_left -= len(suspects)
-        killers, buried = await self._in_thread(self._quarantine.killers, suspects), list[Record]()
+        killers, buried = list[BadRecord](), list[Record]()
+        if suspects:
+            killers = await self._in_thread(self._quarantine.killers, suspects)
         backoff = Backoff()
         while not self._stop.is_set():
             try:
