@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+import hypothesis
 import psycopg
 import pytest
 import redis as redis_client
@@ -36,6 +37,9 @@ def _exit(number: int, _: FrameType | None) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Leave by the front door when we are asked to end; take nothing from the environment of whoever runs us."""
     signal.signal(signal.SIGTERM, _exit)
+    # How long one example takes says more of the machine than of the code.
+    hypothesis.settings.register_profile("tests", deadline=None)
+    hypothesis.settings.load_profile("tests")
     if not hasattr(config, "workerinput"):
         folder = suite_folder.make()
         config.add_cleanup(lambda: suite_folder.clear(folder))

@@ -195,6 +195,12 @@ def limit_records(admin: AdminClient, topic: str, *, max_bytes: int) -> None:
     for done in admin.incremental_alter_configs([resource]).values():
         done.result(DEADLINE_S)
 
+    def is_in_force() -> bool:
+        (found,) = admin.describe_configs([ConfigResource(ResourceType.TOPIC, topic)]).values()
+        return bool(found.result(DEADLINE_S)["max.message.bytes"].value == str(max_bytes))
+
+    eventually("the broker goes by the new limit", is_in_force)
+
 
 def test_show_gives_the_oldest_first_and_says_that_there_are_more(rig: OutboxRig) -> None:
     emitted = rig.left_behind(signal(number) for number in range(13))
