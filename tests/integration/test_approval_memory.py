@@ -208,6 +208,19 @@ def test_a_memory_that_is_lost_while_it_is_rebuilt_is_rebuilt_once_more(rig: App
     assert len({repr(one) for one in rig.decisions()}) == 2
 
 
+def test_a_memory_that_another_worker_is_about_to_rebuild_is_not_begun_without_the_answers(rig: ApprovalRig) -> None:
+    claimed = rig.memory()
+    worker = rig.worker(ONE_PER_SYMBOL, settle_s=60)
+    records = [rig.record(signal()), rig.record(signal(minute=1, reference_price=None))]
+    rig.worker(ONE_PER_SYMBOL).process(records)
+    worker.process([rig.record(signal("SOLUSDT"))])
+    rig.worker(ONE_PER_SYMBOL, settle_s=60).process([rig.record(signal("ETHUSDT"))])
+    rig.lose_redis()
+    claimed.claim()
+    worker.process(records)
+    assert len({repr(one) for one in rig.decisions()}) == len({one.event_id for one in rig.decisions()}) == 4
+
+
 def test_a_redis_that_came_back_with_an_older_file_is_brought_up_to_date(rig: ApprovalRig) -> None:
     worker = rig.worker(ONE_PER_SYMBOL)
     worker.process([rig.record(signal()), rig.record(signal("ETHUSDT"))])

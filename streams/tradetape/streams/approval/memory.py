@@ -52,6 +52,11 @@ class Recalled(NamedTuple):
     book: Book
     answers: dict[str, Answer]
 
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """Which memory it is: what is written into one is not in another. A lost one is its claim's."""
+        return self.run_id, self.generation, "" if self.is_valid else self.version
+
 
 class Memory:
     """The memory of one account in one Redis."""

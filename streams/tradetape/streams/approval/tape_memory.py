@@ -21,7 +21,7 @@ from tradetape.schemas import (
 )
 from tradetape.streams.approval.answering import STAGE
 from tradetape.streams.approval.book import Book
-from tradetape.streams.approval.memory import Memory
+from tradetape.streams.approval.memory import Memory, Recalled
 from tradetape.streams.effects import Output
 from tradetape.streams.errors import TopicMissing
 from tradetape.streams.processor import Partition
@@ -94,16 +94,26 @@ class TapeMemory:
 
 
 class Rebuilding:
-    """One reading of the tape, which can be continued until nobody writes in between."""
+    """One reading of the tape into one memory, which can be continued until nobody writes in between."""
 
     def __init__(self, tape: TapeMemory, memory: Memory, *, since_ms: int) -> None:
         self.book = Book()
         self._tape = tape
         self._memory = memory
         self._since_ms = since_ms
+        self._memory_identity: tuple[str, str, str] | None = None
         self._places = [tape.begins(event_class) for event_class in _READ]
         self._decisions: dict[str, Output] = {}
         self._trades: dict[str, Output] = {}
+
+    def is_for(self, recalled: Recalled) -> bool:
+        """Whether this memory holds the answers that were read so far; the first one that it is asked about does."""
+        self._memory_identity = self._memory_identity or recalled.identity
+        return self._memory_identity == recalled.identity
+
+    def begun(self, generation: str, recalled: Recalled) -> None:
+        """The memory that was lost has become a new one."""
+        self._memory_identity = recalled._replace(is_valid=True, generation=generation).identity
 
     def go_on(self) -> bool:
         """Read to the present end; whether anything was new. Raises BrokersUnreachable, HistoryLost, StateUnavailable."""

@@ -225,16 +225,25 @@ class Approval:
         self._merge(self._reading)
 
     def _merge(self, reading: Rebuilding) -> None:
-        """Where the memory is lost once more meanwhile, what was read into it is lost too: whoever looks next begins anew."""
+        """Bring what was read into the one memory that it is read for. Where that is lost, whoever looks next begins anew.
+
+        Answers are written as they are read: another memory would get the book, and miss the answers read before.
+        """
         for _ in range(MAX_ROUNDS):
             # In this order: what others note while we read moves the version, and what they noted before is on the tape.
             recalled = self._memory.recall(None)
+            if not reading.is_for(recalled):
+                self._reading = None
+                return
             reading.go_on()
             recalled.book.merge(reading.book)
             if not recalled.is_valid:
                 generation = uuid.uuid4().hex
                 if recalled.version and self._memory.remember(recalled, recalled.book, {}, generation=generation):
                     self._generation = generation
+                    reading.begun(generation, recalled)
+                else:
+                    self._reading = None
                 return
             if not recalled.book.has_changed or self._memory.remember(recalled, recalled.book, {}):
                 self._generation = recalled.generation
