@@ -68,12 +68,17 @@ def test_every_record_is_stored_once_though_its_worker_is_killed_between_any_two
 ) -> None:
     deaths = [*failing_worker.POINTS, *(["random"] * RANDOM_KILLS)]
     ledger.rng.shuffle(deaths)
-    current = workers.start()
+    current, is_new = workers.start(), True
     for number, death in enumerate(deaths):
         if death != "random":
+            if death.endswith("the claim") and not is_new:
+                # It has made its claim long ago, and comes there no more.
+                current.send(signal.SIGKILL)
+                assert current.exit_code() == -signal.SIGKILL
+                current = workers.start()
             current.arm(death, signal.SIGKILL)
             assert current.exit_code() == -signal.SIGKILL, f"at {death}: {current.log.read_text()[-3_000:]}"
-            current = workers.start()
+            current, is_new = workers.start(), True
             continue
         # Every second worker is there before the one before it is dead.
         following = workers.start() if number % 2 else None
@@ -84,7 +89,7 @@ def test_every_record_is_stored_once_though_its_worker_is_killed_between_any_two
             let_live(current, witness, ledger.rng, ledger.rng.choice(("starting", "writing", "writing", "working")))
         current.send(signal.SIGKILL)
         assert current.exit_code() in (-signal.SIGKILL, 1), "killed, or fenced off a moment before"
-        current = following or workers.start()
+        current, is_new = following or workers.start(), following is None
     let_live(current, witness, ledger.rng, "working")
     settled(rig, load, ledger, current)
 
