@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tradetape.console import exit_codes
 from tradetape.console.history_query import instant
+from tradetape.console.json_text import print_json
 
 if TYPE_CHECKING:
     from tradetape.schemas import Catalogue, EventType
@@ -73,8 +74,6 @@ def _event_types(catalogue: Catalogue, names: str | None) -> list[EventType]:
 
 
 def _print_json(findings: list[Finding]) -> None:
-    import msgspec
-
     documents = [
         {
             "topic": one.topic,
@@ -84,7 +83,7 @@ def _print_json(findings: list[Finding]) -> None:
         }
         for one in findings
     ]
-    print(msgspec.json.format(msgspec.json.encode(documents)).decode())
+    print_json(documents)
 
 
 def _print_text(findings: list[Finding]) -> None:

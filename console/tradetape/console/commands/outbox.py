@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from tradetape.console import exit_codes
+from tradetape.console.json_text import print_json
 
 if TYPE_CHECKING:
     from tradetape.console.outboxes import Flushed, Summary
@@ -120,7 +121,7 @@ def _list(args: argparse.Namespace) -> int:
     _, root = _settings()
     found = [summary(folder) for folder in outboxes(root)]
     if args.json:
-        _print_json(found)
+        print_json(found)
     elif found:
         _print_table(found)
     _print_notes(found, root)
@@ -240,7 +241,7 @@ def _flush(args: argparse.Namespace) -> int:
             if not args.json:
                 print(_line(one))
     if args.json:
-        _print_json(flushed)
+        print_json(flushed)
     return code
 
 
@@ -269,9 +270,3 @@ def _told(one: Flushed) -> int:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
-
-
-def _print_json(found: object) -> None:
-    import msgspec
-
-    print(msgspec.json.format(msgspec.json.encode(found)).decode())

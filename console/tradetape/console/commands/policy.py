@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tradetape.console import exit_codes
 from tradetape.console.history_query import instant
+from tradetape.console.json_text import print_json
 
 if TYPE_CHECKING:
     from tradetape.streams.approval.policy import Policy
@@ -76,7 +77,7 @@ def _check(args: argparse.Namespace) -> int:
     if policy.allowed_symbols is not None:
         limits["allowed_symbols"] = ", ".join(sorted(policy.allowed_symbols))
     if args.json:
-        _print_json({"file": str(named), "version": policy.version, "limits": limits})
+        print_json({"file": str(named), "version": policy.version, "limits": limits})
         return exit_codes.OK
     print(f"{named} is sound: version {policy.version}")
     for name, value in limits.items():
@@ -97,7 +98,7 @@ def _explain(args: argparse.Namespace) -> int:
     with closing(TopicReader(KafkaSettings.of(settings))) as reader:
         found = SignalSearch(reader, codec_of(settings)).explanation(args.signal)
     if args.json:
-        _print_json(found)
+        print_json(found)
     else:
         for line in lines(found):
             print(line)
@@ -123,7 +124,7 @@ def _recompute(args: argparse.Namespace) -> int:
                 if not args.json:
                     print(f"{one.result:<9}  {one.decision.signal_id}  {one.why}")
     if args.json:
-        _print_json({**counts, "listed": listed})
+        print_json({**counts, "listed": listed})
     else:
         print(
             f"{counts[SAME]:,} come out alike, {counts[DIFFERENT]:,} differently, {counts[UNCHECKED]:,} are unchecked"
@@ -137,9 +138,3 @@ def _policy(named: str | None) -> Policy | None:
     from tradetape.streams.approval import policy_file
 
     return policy_file.load(named) if named else None
-
-
-def _print_json(found: object) -> None:
-    import msgspec
-
-    print(msgspec.json.format(msgspec.json.encode(found)).decode())

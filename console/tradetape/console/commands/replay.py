@@ -12,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from tradetape.console import exit_codes
+from tradetape.console.json_text import print_json
 
 if TYPE_CHECKING:
     from tradetape.console.replay_run import ReplayRun
@@ -98,15 +99,13 @@ def _replay(args: argparse.Namespace) -> int:
 
 
 def _list(settings: Settings, *, as_json: bool) -> int:
-    import msgspec
-
     from tradetape.console.replay_view import listed
     from tradetape.sinks.replay.runs import RunBook
 
     with closing(RunBook(settings.required("DATABASE_URL"))) as book:
         found = book.newest()
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode([one._asdict() for one in found])).decode())
+        print_json([one._asdict() for one in found])
     elif found:
         print("\n".join(listed(found)))
     else:

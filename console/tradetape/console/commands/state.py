@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tradetape.console import exit_codes
+from tradetape.console.json_text import print_json
 
 if TYPE_CHECKING:
     from tradetape.console.state_activity import Activity
@@ -76,7 +77,7 @@ def _show(args: argparse.Namespace) -> int:
     with _content() as content:
         found = content.of(args.venue, args.symbol, args.timeframe)
     if args.json:
-        _print_json(found)
+        print_json(found)
     else:
         for one in found:
             print("\n".join(_lines(one)))
@@ -110,7 +111,7 @@ def _activity(args: argparse.Namespace) -> int:
     with _content() as content, StateReader.from_env(effective_settings()) as reader:
         found = activity(content, reader, minutes=args.minutes)
     if args.json:
-        _print_json(found)
+        print_json(found)
     else:
         print("\n".join(_activity_lines(found)))
     return exit_codes.OK
@@ -146,16 +147,10 @@ def _stats(args: argparse.Namespace) -> int:
     with _content() as content:
         totals = content.totals()
     if args.json:
-        _print_json(totals)
+        print_json(totals)
     else:
         print(f"{'kind':<12} {'keys':>8} {'bytes':>12} {'without expiry':>15} {'not compact':>12}")
         for one in totals:
             print(f"{one.kind:<12} {one.keys:>8,} {one.bytes:>12,} {one.without_expiry:>15,} {one.not_compact:>12,}")
     is_sound = not any(one.without_expiry or one.kind == UNDECLARED for one in totals)
     return exit_codes.OK if is_sound else exit_codes.BAD_DATA
-
-
-def _print_json(found: object) -> None:
-    import msgspec
-
-    print(msgspec.json.format(msgspec.json.encode(found)).decode())
