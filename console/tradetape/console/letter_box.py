@@ -20,7 +20,7 @@ from tradetape.producers.connection import KafkaSettings, logger, on_error
 from tradetape.schemas import Catalogue
 from tradetape.schemas.catalogue import DAY_MS
 from tradetape.streams.dead_letters import without_ours
-from tradetape.streams.errors import BrokersUnreachable, TopicMissing
+from tradetape.streams.errors import BrokersUnreachable
 from tradetape.streams.processor import Partition
 from tradetape.streams.record import Record
 from tradetape.streams.topic_reader import TopicReader
@@ -65,9 +65,7 @@ class LetterBox:
 
     def letters(self) -> Letters:
         """All that lie there now, without their values. Raises TopicMissing, BrokersUnreachable, HistoryLost."""
-        partitions = self._reader.partitions([self._topic])
-        if not partitions:
-            raise TopicMissing(f"there is no topic {self._topic}; `tradetape topics apply` creates it")
+        partitions = self._reader.partitions_of(self._topic)
         return Letters(self._reader.read(self._reader.begins(partitions), self._reader.ends(partitions)))
 
     def records(self, letters: Iterable[Letter]) -> Iterator[tuple[Letter, Record]]:

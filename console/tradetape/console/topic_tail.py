@@ -11,7 +11,6 @@ from typing import NamedTuple, Self
 from tradetape.console.errors import UsageError
 from tradetape.producers.connection import KafkaSettings
 from tradetape.schemas import Catalogue
-from tradetape.streams.errors import TopicMissing
 from tradetape.streams.processor import Partition
 from tradetape.streams.record import Record
 from tradetape.streams.time_order import Timed, in_time_order
@@ -87,9 +86,7 @@ class TopicTail:
 
         Raises TopicMissing, BrokersUnreachable, HistoryLost.
         """
-        partitions = self._reader.partitions([selection.topic])
-        if not partitions:
-            raise TopicMissing(f"there is no topic {selection.topic}; `tradetape topics apply` creates it")
+        partitions = self._reader.partitions_of(selection.topic)
         ends = self._reader.ends(partitions)
         yield from _limited(self._stored(selection, partitions, ends), selection)
         if selection.follow:

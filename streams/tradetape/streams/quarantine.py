@@ -55,6 +55,9 @@ class Death(NamedTuple):
     how: str
 
 
+FindDeath = Callable[[Sequence[Record], Examine], Death | None]
+
+
 class Quarantine:
     """What a worker looks at more closely, and what of that it may not decode. Used by one thread."""
 
@@ -67,13 +70,9 @@ class Quarantine:
         found: list[BadRecord] = []
         if not isinstance(self._processor, Examining):
             return found
-        start = 0
-        while (death := first_death(records[start:], self._processor.examine)) is not None:
-            record = records[start + death.number]
-            found.append(
-                BadRecord(record, REASON, f"a worker died, and then a child process that decoded it: {death.how}")
-            )
-            start += death.number + 1
+        for number, how in deaths(records, self._processor.examine):
+            why = f"a worker died, and then a child process that decoded it: {how}"
+            found.append(BadRecord(records[number], REASON, why))
             self._killers += 1
             if self._killers > MAX_KILLERS:
                 raise KillsEverything(
@@ -119,6 +118,14 @@ def first_death(records: Sequence[Record], examine: Examine) -> Death | None:
         _, status = os.waitpid(child, 0)
         (index,) = _PLACE.unpack_from(reached, 0)
     return _judged(status, index)
+
+
+def deaths(records: Sequence[Record], examine: Examine, *, find: FindDeath = first_death) -> Iterator[Death]:
+    """Every one of the records that a child process dies of, in order."""
+    start = 0
+    while (death := find(records[start:], examine)) is not None:
+        yield Death(start + death.number, death.how)
+        start += death.number + 1
 
 
 @contextmanager

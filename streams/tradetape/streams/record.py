@@ -9,6 +9,9 @@ import msgspec
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
+REPLAY_HEADER = "x-replay"
+"""Names the replay that wrote a record, also where its bytes are as they were: what it says happened, but not now."""
+
 
 class Record(msgspec.Struct, frozen=True, gc=False):
     """One record of a topic. `timestamp_ms` is when it was emitted, in milliseconds since 1970 UTC."""
@@ -25,6 +28,11 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     def place(self) -> str:
         """topic[partition]@offset, as log lines and errors name it."""
         return f"{self.topic}[{self.partition}]@{self.offset}"
+
+    @property
+    def is_replayed(self) -> bool:
+        """Whether a replay wrote it; nothing is approved or dispatched for it."""
+        return any(name == REPLAY_HEADER for name, _ in self.headers)
 
 
 def from_message(message: Message) -> Record:

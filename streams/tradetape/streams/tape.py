@@ -16,7 +16,6 @@ from tradetape.producers.codecs import codec_of
 from tradetape.producers.connection import KafkaSettings
 from tradetape.producers.settings import Settings, load
 from tradetape.schemas import CATALOGUE, Catalogue, Codec, DecodeError, Event, EventType, times
-from tradetape.streams.errors import TopicMissing
 from tradetape.streams.processor import Partition
 from tradetape.streams.record import Record
 from tradetape.streams.time_order import RUN_BYTES, Timed, in_time_order
@@ -99,11 +98,7 @@ class Tape:
 
     def partitions(self, event_type: EventType) -> list[Partition]:
         """The partitions of an event type's topic. Raises TopicMissing."""
-        topic = self.catalogue.topic_name(event_type)
-        partitions = self._reader.partitions([topic])
-        if not partitions:
-            raise TopicMissing(f"there is no topic {topic}; `tradetape topics apply` creates it")
-        return partitions
+        return self._reader.partitions_of(self.catalogue.topic_name(event_type))
 
     def _kept(
         self, records: Iterator[Record], within: Stretch, *, in_progress: bool

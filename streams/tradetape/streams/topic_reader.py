@@ -22,7 +22,7 @@ from confluent_kafka import (
 )
 
 from tradetape.producers.connection import KafkaSettings, logger, on_error
-from tradetape.streams.errors import BrokersUnreachable, HistoryLost, KafkaRefused, StreamsError
+from tradetape.streams.errors import BrokersUnreachable, HistoryLost, KafkaRefused, StreamsError, TopicMissing
 from tradetape.streams.processor import Partition
 from tradetape.streams.record import Record, from_message
 
@@ -71,6 +71,13 @@ class TopicReader:
         with _answering("which topics there are"):
             known = self._asking.list_topics(timeout=ANSWER_TIMEOUT_S).topics
         return [Partition(topic, number) for topic in topics if topic in known for number in known[topic].partitions]
+
+    def partitions_of(self, topic: str) -> list[Partition]:
+        """The partitions of a topic that has to exist. Raises TopicMissing, BrokersUnreachable."""
+        found = self.partitions([topic])
+        if not found:
+            raise TopicMissing(f"there is no topic {topic}; `tradetape topics apply` creates it")
+        return found
 
     def begins(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         """The offset of each partition's first record. Raises BrokersUnreachable."""

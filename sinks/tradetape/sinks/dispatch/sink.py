@@ -32,7 +32,6 @@ from tradetape.streams.topic_reader import TopicReader
 logger = logging.getLogger("tradetape.sinks")
 
 NAME = "dispatch"
-REPLAY_HEADER = "x-replay"
 DECODING = "VALUE_CONVERTER"
 MAX_IN_FLIGHT = 1_000
 """How many orders wait in lanes; past it nothing more is read."""
@@ -201,7 +200,7 @@ class DispatchSink:
 
     def _is_ours(self, record: Record, trade: Trade) -> bool:
         """Only trades of our own mode are dispatched, and nothing that was replayed."""
-        if any(name == REPLAY_HEADER for name, _ in record.headers):
+        if record.is_replayed:
             self.counts["replayed"] += 1
         elif trade.run_mode is not self._run_mode:
             self.counts["other_mode"] += 1

@@ -28,7 +28,6 @@ from tradetape.sinks.history.queries import query
 from tradetape.sinks.history.row_content import DIGEST_BYTES, RowContent, differing, digest
 from tradetape.sinks.history.schema import SCHEMA
 from tradetape.streams.dead_letters import CONNECT
-from tradetape.streams.errors import TopicMissing
 from tradetape.streams.processor import Partition
 from tradetape.streams.topic_reader import TopicReader
 
@@ -139,11 +138,7 @@ class Verification:
                 yield self._compared(one, ranges[one], refused, start, end)
 
     def _ends(self, event_type: EventType) -> dict[Partition, int]:
-        topic = self._catalogue.topic_name(event_type)
-        partitions = self._reader.partitions([topic])
-        if not partitions:
-            raise TopicMissing(f"there is no topic {topic}; `tradetape topics apply` creates it")
-        return self._reader.ends(partitions)
+        return self._reader.ends(self._reader.partitions_of(self._catalogue.topic_name(event_type)))
 
     def _range(self, event_type: EventType, ends: dict[Partition, int], start: datetime | None) -> _Range:
         topic, partitions = self._catalogue.topic_name(event_type), list(ends)

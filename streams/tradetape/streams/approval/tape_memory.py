@@ -23,15 +23,12 @@ from tradetape.streams.approval.answering import STAGE
 from tradetape.streams.approval.book import Book
 from tradetape.streams.approval.memory import Memory, Recalled
 from tradetape.streams.effects import Output
-from tradetape.streams.errors import TopicMissing
 from tradetape.streams.processor import Partition
 from tradetape.streams.record import Record
 from tradetape.streams.topic_reader import TopicReader
 
 logger = logging.getLogger("tradetape.streams")
 
-REPLAYED = "x-replay"
-"""The header of a record that a replay wrote: it happened, but not now."""
 LEARN_ANSWERS = 500
 _READ = (SignalDecision, Trade, TradeDispatch, TradeClosed)
 """In this order, so that an end is read no sooner than what it ends."""
@@ -63,11 +60,7 @@ class TapeMemory:
 
     def partitions(self, event_class: type) -> list[Partition]:
         """The partitions of a topic. Raises TopicMissing, BrokersUnreachable."""
-        topic = self._catalogue.topic_name(self._catalogue.by_class(event_class))
-        found = self._reader.partitions([topic])
-        if not found:
-            raise TopicMissing(f"there is no topic {topic}; `tradetape topics apply` creates it")
-        return found
+        return self._reader.partitions_of(self._catalogue.topic_name(self._catalogue.by_class(event_class)))
 
     def begins(self, event_class: type) -> dict[Partition, int]:
         """Where a topic begins."""
@@ -81,7 +74,7 @@ class TapeMemory:
 
     def event(self, record: Record) -> SignalDecision | Trade | TradeDispatch | TradeClosed | None:
         """The event of a record; None for one that is of another mode, replayed, of another stage or unreadable."""
-        if is_replayed(record):
+        if record.is_replayed:
             return None
         try:
             event = self._codec.decode(record.topic, record.value)
@@ -153,8 +146,3 @@ class Rebuilding:
 def output_of(record: Record) -> Output:
     """What was sent, of what arrived."""
     return Output(record.topic, record.key or b"", record.value or b"", record.timestamp_ms)
-
-
-def is_replayed(record: Record) -> bool:
-    """Whether a replay wrote it."""
-    return any(name == REPLAYED for name, _ in record.headers)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from tradetape.schemas import Codec, DecodeError
 from tradetape.streams.processor import Partition
-from tradetape.streams.quarantine import Death, Examine, first_death
+from tradetape.streams.quarantine import FindDeath, deaths, first_death
 from tradetape.streams.record import Record
 
 logger = logging.getLogger("tradetape.streams")
@@ -21,7 +21,6 @@ EXAMINED_RECORDS = 10_000
 """So many are decoded by one child, and held in memory meanwhile."""
 
 Offsets = Mapping[Partition, int]
-FindDeath = Callable[[Sequence[Record], Examine], Death | None]
 
 
 class Reading(Protocol):
@@ -88,13 +87,11 @@ class Past:
                     logger.debug("passed over %s: %s", record.place, error)
 
     def _survivors(self, chunk: list[Record]) -> list[Record]:
-        survivors, begun = list[Record](), 0
-        while (death := self._find_death(chunk[begun:], self._examine)) is not None:
-            killer = begun + death.number
-            logger.error("passed over %s, which kills whoever decodes it: %s", chunk[killer].place, death.how)
-            survivors += chunk[begun:killer]
-            begun = killer + 1
-        return survivors + chunk[begun:]
+        killers = set[int]()
+        for number, how in deaths(chunk, self._examine, find=self._find_death):
+            logger.error("passed over %s, which kills whoever decodes it: %s", chunk[number].place, how)
+            killers.add(number)
+        return [record for number, record in enumerate(chunk) if number not in killers]
 
     def _examine(self, record: Record) -> None:
         self._codec.decode_fields(record.topic, record.value)

@@ -20,7 +20,7 @@ from tradetape.streams.approval.book import series_of
 from tradetape.streams.approval.memory import EXPIRY_MS, Answer, Memory, Recalled
 from tradetape.streams.approval.policy import Policy
 from tradetape.streams.approval.round import Round
-from tradetape.streams.approval.tape_memory import Rebuilding, TapeMemory, is_replayed
+from tradetape.streams.approval.tape_memory import Rebuilding, TapeMemory
 from tradetape.streams.dead_letters import DeadLetters
 from tradetape.streams.effects import Effects
 from tradetape.streams.errors import StateUnavailable
@@ -138,7 +138,7 @@ class Approval:
             except DecodeError as error:
                 undecodable.append((record, error))
                 continue
-            if is_replayed(record):
+            if record.is_replayed:
                 self.results["replayed"] += 1
             elif event.run_mode != self._run_mode:
                 self.results["other_mode"] += 1

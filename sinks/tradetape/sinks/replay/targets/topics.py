@@ -19,10 +19,8 @@ from tradetape.sinks.replay.plan import TOPIC, Plan
 from tradetape.sinks.replay.refusals import Refusals
 from tradetape.sinks.replay.targets.target import Difference
 from tradetape.streams.errors import BrokersUnreachable
-from tradetape.streams.record import Record
+from tradetape.streams.record import REPLAY_HEADER, Record
 
-HEADER = "x-replay"
-"""The header that names the replay a record came by, also where its bytes are as they were."""
 DELIVERY_TIMEOUT_MS = 60_000
 FLUSH_TIMEOUT_S = 90.0
 ANSWER_TIMEOUT_S = 20.0
@@ -75,7 +73,7 @@ class TopicsTarget:
         self._plan = plan
         self._catalogue = codec.catalogue
         self._codec = codec
-        self._header = (HEADER, run_id.encode())
+        self._header = (REPLAY_HEADER, run_id.encode())
         self._refusals = refusals
         self._failure: KafkaError | None = None
         self._admin = AdminClient(kafka.client_config({}) | {"error_cb": on_error()}, logger=logger)
