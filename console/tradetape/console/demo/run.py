@@ -16,12 +16,14 @@ import redis
 
 from tradetape.console import topics
 from tradetape.console.demo import rows
+from tradetape.console.demo.course import Course
 from tradetape.console.demo.emission import Emission, Plan
 from tradetape.console.demo.gauges import Gauges, LagGauge, Snapshot, Stall
 from tradetape.console.demo.group_offsets import GroupOffsets
 from tradetape.console.demo.ledger import Ledger
 from tradetape.console.demo.probes import Probe
 from tradetape.console.demo.proof import Proof, Prover
+from tradetape.console.demo.roles import Role, roles
 from tradetape.console.demo.venue import claim
 from tradetape.console.demo.workers import Workers
 from tradetape.console.errors import DemoFailed
@@ -35,7 +37,6 @@ from tradetape.schemas.stamping import wall_clock_us
 from tradetape.sinks.history.connection import connect as connect_history
 from tradetape.sinks.history.migrate import migrate
 from tradetape.streams.processor import Partition
-from tradetape.streams.processors.current_state import RECORDS
 from tradetape.streams.state.connection import connect as connect_state
 from tradetape.streams.state.keys import DAILY_HORIZON_US, Keys
 from tradetape.streams.topic_reader import Offsets, TopicReader
@@ -43,8 +44,6 @@ from tradetape.streams.topic_reader import Offsets, TopicReader
 LOOK_INTERVAL_S = 0.25
 ROW_ASK_INTERVAL_S = 0.02
 STATE_ASK_INTERVAL_S = 0.002
-GROUPS = {"state": "tradetape-state", "history": "tradetape-history"}
-"""The consumer groups of the workers: the ones that `tradetape work` takes by default."""
 
 Show = Callable[[Snapshot], None]
 Say = Callable[[str], None]
@@ -87,11 +86,12 @@ def carry_out(stack: LocalStack, plan: Plan, *, engine: str, show: Show, say: Sa
         partitions = services.reader.partitions([one.name for one in services.catalogue.topics()])
         starts = services.reader.ends(partitions)
         emission = Emission(plan=plan, settings=settings, venue=venue)
-        say(f"Starting the workers: history, and current state on {engine} …")
+        crew = roles(state_engine=engine)
+        say(f"Starting the workers: {', '.join(role.name for role in crew)} …")
         with Workers(venue=venue, logs=stack.places.logs, environment=environment) as workers:
-            workers.start("state", "work", "state", "--engine", engine)
-            workers.start("history", "work", "history")
-            duration_s, latencies_s = _play(emission, workers, services, partitions, starts, show)
+            for role in crew:
+                workers.start(role.name, *role.words)
+            duration_s, latencies_s = _play(emission, workers, crew, services, partitions, starts, show)
             _end(workers)
         say("Reconciling Kafka, PostgreSQL and Redis …")
         prover = Prover(
@@ -132,33 +132,38 @@ def _services(settings: Settings) -> Iterator[Services]:
 def _play(
     emission: Emission,
     workers: Workers,
+    crew: Sequence[Role],
     services: Services,
     partitions: Sequence[Partition],
     starts: Offsets,
     show: Show,
 ) -> tuple[float, dict[str, float | None]]:
-    """Let the bot play, and watch until both workers have taken everything; how long it took, and the latencies."""
+    """Let the bot play, and watch until all that follows is done and stored; how long it took, and the latencies."""
     probes = _probes(emission.ledger, services)
+    course = Course(
+        codec=services.codec, reader=services.reader, history=services.history, venue=emission.venue, starts=starts
+    )
     with ExitStack() as last:
-        lags = [last.enter_context(closing(_lag_gauge(name, services, partitions, starts))) for name in GROUPS]
+        lags = [last.enter_context(closing(_lag_gauge(role, services, partitions, starts))) for role in crew]
         gauges = Gauges(reader=services.reader, workers=lags, partitions=partitions, emission=emission, probes=probes)
         began = time.monotonic()
         parts: list[Emission | Probe] = [emission, *probes]
         for part in parts:
             last.callback(part.stop)
             part.start()
-        _watch(emission, workers, gauges, show)
+        _watch(emission, workers, gauges, course, show)
         return time.monotonic() - began, {probe.name: probe.median_s() for probe in probes}
 
 
-def _watch(emission: Emission, workers: Workers, gauges: Gauges, show: Show) -> None:
+def _watch(emission: Emission, workers: Workers, gauges: Gauges, course: Course, show: Show) -> None:
     stall = Stall()
     while True:
         workers.check()
-        is_played = emission.is_done()
-        snapshot = gauges.read()
+        # In this order: what follows from an event is on the tape before anybody is asked how far he is behind its end.
+        coming = course.still_to_come(emission.market_end_us()) if emission.is_done() else None
+        snapshot = gauges.read(coming)
         show(snapshot)
-        if is_played and not any(worker.lag for worker in snapshot.workers.values()):
+        if snapshot.is_settled:
             return
         stall.look(snapshot)
         time.sleep(LOOK_INTERVAL_S)
@@ -171,13 +176,13 @@ def _end(workers: Workers) -> None:
         raise DemoFailed(f"not every worker ended in order: {told}; their logs say why")
 
 
-def _lag_gauge(name: str, services: Services, partitions: Sequence[Partition], starts: Offsets) -> LagGauge:
-    catalogue = services.catalogue
-    records = RECORDS if name == "state" else [one.record for one in catalogue]
-    read = {catalogue.topic_name(catalogue.by_record(record)) for record in records}
-    offsets = GroupOffsets(KafkaSettings.of(services.settings), GROUPS[name])
+def _lag_gauge(role: Role, services: Services, partitions: Sequence[Partition], starts: Offsets) -> LagGauge:
+    topics = role.topics(services.catalogue)
     return LagGauge(
-        name=name, offsets=offsets, partitions=[one for one in partitions if one.topic in read], starts=starts
+        name=role.name,
+        offsets=GroupOffsets(KafkaSettings.of(services.settings), role.group),
+        partitions=[one for one in partitions if one.topic in topics],
+        starts=starts,
     )
 
 
