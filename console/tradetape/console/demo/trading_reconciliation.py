@@ -99,6 +99,7 @@ def _sums_of(position: Position) -> dict[str, int]:
     fees = sum(decimals.unscaled(one["fee"]) for one in position.fills)
     gained = value - cost if position.trade["direction"] == "LONG" else cost - value
     return {
+        # The largest that was held: the bot enters a position once.
         "quantity": position.amount("quantity", of_entries=True),
         "entry_cost_quote": cost,
         "exit_value_quote": value,

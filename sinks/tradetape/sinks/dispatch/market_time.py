@@ -122,8 +122,10 @@ class MarketTime:
 
     def go_back(self, partition: int, key: bytes, event_time_us: int) -> None:
         """Read again every candle of a market that closes after a time. Raises BrokersUnreachable."""
-        marks = tuple(self._marks.get(partition, {}).get(key, ()))
-        before = [one.offset for one in marks if one.time_us <= event_time_us]
+        of_partition = self._marks.get(partition)
+        marks = of_partition.get(key) if of_partition else None
+        # A copy, since the thread that follows adds to it.
+        before = [one.offset for one in tuple(marks or ()) if one.time_us <= event_time_us]
         if before:
             start = before[-1] + 1
         else:
