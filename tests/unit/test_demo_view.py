@@ -74,7 +74,7 @@ def test_the_journal_walks_from_the_values_of_each_trade_to_its_profit() -> None
     assert places == sorted(places)
     assert "ENTER LONG at 12:30Z" in text
     assert "BUY 45.2018 at 2.2123" in text
-    assert "profit +0.3599 USDT (+0.36%), fees 0.2006" in text
+    assert "profit +0.359941 USDT (+0.36%), fees 0.20056" in text
     assert "by ids alone" not in shown(view.outcome(outcome(journal=())))
 
 
