@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from tradetape.streams.processor import Processor
     from tradetape.streams.worker import Engine
 
+REGISTRY_TIMEOUT_S = 20.0
+"""A worker has more time than a bot: a registry that has just started answers slowly, and all workers ask it at once."""
+
 Counts = Mapping[str, Callable[[], Mapping[str, int]]]
 Gauges = Mapping[str, Callable[[], float]]
 
@@ -26,13 +29,14 @@ class WorkerParts:
         from tradetape.producers.connection import KafkaSettings
         from tradetape.streams import logs
         from tradetape.streams.dead_letters import KafkaDeadLetters
+        from tradetape.streams.patience import awaited
         from tradetape.streams.progress import Progress
 
         self.name = name
         self.settings = effective_settings()
         logs.configure(level=self.settings.log_level, style=self.settings.log_format)
         self.kafka = KafkaSettings.of(self.settings)
-        self.codec = codec_of(self.settings)
+        self.codec = awaited(lambda: codec_of(self.settings, answer_timeout_s=REGISTRY_TIMEOUT_S))
         self.catalogue = self.codec.catalogue
         self.progress = Progress()
         self.dead_letters = KafkaDeadLetters(worker=name, topic=self.catalogue.dead_letters_topic, kafka=self.kafka)
