@@ -251,6 +251,12 @@ def test_a_closed_trade_whose_signal_or_input_is_not_there_is_found(story: Story
         assert "not to be walked back" in line.faults[0]
 
 
+def test_a_fill_by_a_later_candle_than_the_first_is_found(story: Story) -> None:
+    line = reconciled(altered(story, Fill, event_time=AT + 6 * MINUTE))
+    assert line.difference == 1
+    assert "filled on paper by a later candle" in line.faults[0]
+
+
 def test_an_event_that_comes_again_may_not_say_something_else(story: Story) -> None:
     contents = contents_of(Codec(CATALOGUE), "demo7")
     stamper = Stamper(catalogue=CATALOGUE, source="story", run_mode=RunMode.PAPER)

@@ -14,6 +14,9 @@ from tradetape.console.demo.reconciliation import Fault, faults_of
 from tradetape.console.demo.trading import Plain, Position, Trading
 from tradetape.schemas import decimals
 
+FIRST = "1"
+"""What the paper executor calls the first fill of an order."""
+
 
 class TradingLine(msgspec.Struct, frozen=True, kw_only=True):
     """Trading's part of the final table: positions, how many of them are closed, and what these came to after fees."""
@@ -36,6 +39,7 @@ def reconcile_trading(trading: Trading, *, update_ids: Collection[str], made: Co
     faults = [
         *faults_of(unanswered, "a signal without exactly one decision"),
         *faults_of(unended, "an order without exactly one outcome"),
+        *faults_of(_filled_late(trading), "filled on paper by a later candle than the one that opens with its trade"),
         *faults_of(_without_cause(trading, set(update_ids)), "closed, but not to be walked back to indicator values"),
         *_sums(trading),
     ]
@@ -58,6 +62,19 @@ def _not_answered_once(trading: Trading) -> set[str]:
 def _not_ended_once(trading: Trading) -> set[str]:
     ends = trading.ends()
     return {f"{trade_id}:{leg}" for trade_id, leg in trading.orders if len(ends[trade_id, leg]) != 1}
+
+
+def _filled_late(trading: Trading) -> set[str]:
+    """The market has a bar for every minute, and the bot asks for the market's price."""
+    return {
+        fill_id
+        for fill_id, fill in trading.fills.items()
+        if trading.is_on_paper(fill)
+        and fill["venue_trade_id"] == FIRST
+        and (trade := trading.trades.get(fill["trade_id"])) is not None
+        and trade["order_type"] == "MARKET"
+        and fill["event_time"] != trade["event_time"]
+    }
 
 
 def _without_cause(trading: Trading, update_ids: set[str]) -> set[str]:
