@@ -82,6 +82,7 @@ def test_only_trades_of_the_own_mode_are_dispatched_and_none_that_was_replayed(r
 def test_a_trade_that_was_replayed_onto_the_topic_is_not_dispatched(rig: DispatchRig) -> None:
     effects, executor = KafkaEffects(worker="approval", codec=rig.codec, kafka=rig.kafka), Scripted()
     for_once, replayed = effects.stamped([trade(0, correlation_id="c"), trade(1, correlation_id="c")])
+    effects.close()
     rig.put(for_once.topic, [(for_once.key, for_once.value)])
     rig.put(replayed.topic, [(replayed.key, replayed.value)], headers=[("x-replay", b"a-run")])
     sink = rig.sink_of(executor)

@@ -22,7 +22,7 @@ COMMANDS = (
 
 _EPILOG = """\
 first steps:
-  tradetape demo                       real candles through the whole tape, and proof that none was lost
+  tradetape demo                       real candles to trades and their profit, and proof that nothing was lost
   tradetape up                         a Kafka, a PostgreSQL and a Redis of your own, on this machine
   tradetape tail trade-signals -n 5    the newest events of a topic, decoded
   tradetape doctor                     what is reachable, and what mends it

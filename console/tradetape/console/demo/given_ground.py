@@ -1,7 +1,6 @@
 """Services that somebody else runs as the demo's ground, with the workers that are at work there: `--services environment`.
 
-Nothing is started, prepared or stopped. Whatever workers there are besides state and history are waited for as well:
-what they make of the run's events is on the tape, and has to be in the history too.
+Nothing is started, prepared or stopped.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from pathlib import Path
 
 from confluent_kafka import KafkaException
 
-from tradetape.console.demo.ground import GROUPS, Crew
+from tradetape.console.demo.ground import Crew
+from tradetape.console.demo.roles import Role, roles
 from tradetape.console.errors import DemoFailed
 from tradetape.console.local.places import Places, default_cache, default_home
 from tradetape.console.topics import admin_client
@@ -22,15 +22,12 @@ from tradetape.producers.settings import Settings
 from tradetape.schemas import RunMode
 from tradetape.streams.errors import BrokersUnreachable
 
-OTHERS = {"approval": "tradetape-approval", "dispatch": "tradetape-dispatch", "positions": "tradetape-positions"}
-"""Groups of workers that a run can do without."""
 ANSWER_TIMEOUT_S = 15.0
 
 
 class GivenGround:
     """The services that the environment names."""
 
-    rest_s = 3.0
     next_commands: Sequence[str] = ("tradetape doctor",)
 
     def __init__(self) -> None:
@@ -56,13 +53,16 @@ class GivenGround:
         """Somebody else's."""
         yield Unattended()
 
-    def groups(self, settings: Settings) -> Mapping[str, str]:
-        """Those that have members."""
-        at_work = _with_members(KafkaSettings.of(settings), [*GROUPS.values(), *OTHERS.values()])
-        for name, group in GROUPS.items():
-            if group not in at_work:
-                raise DemoFailed(f"no {name} worker is at work (consumer group {group}); start `tradetape work {name}`")
-        return {name: group for name, group in {**GROUPS, **OTHERS}.items() if group in at_work}
+    def roles(self, settings: Settings) -> Sequence[Role]:
+        """All that a run has, each with somebody in its consumer group."""
+        crew = roles()
+        at_work = _with_members(KafkaSettings.of(settings), [role.group for role in crew])
+        for role in crew:
+            if role.group not in at_work:
+                raise DemoFailed(
+                    f"no {role.name} worker is at work (consumer group {role.group}); start `tradetape work {role.name}`"
+                )
+        return crew
 
 
 class Unattended:

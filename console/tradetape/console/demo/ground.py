@@ -1,4 +1,4 @@
-"""What a run of the demo takes place on: services, and whoever fills Redis and PostgreSQL there.
+"""What a run of the demo takes place on: services, and the workers there.
 
 There are two: a local stack with workers that live as long as the run (local_ground.py), and services that somebody else
 runs together with their workers (given_ground.py).
@@ -11,11 +11,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from tradetape.console.demo.roles import Role
 from tradetape.producers.settings import Settings
-
-STATE, HISTORY = "state", "history"
-GROUPS = {STATE: "tradetape-state", HISTORY: "tradetape-history"}
-"""The consumer groups of the workers that a run cannot do without: the ones that `tradetape work` takes by default."""
 
 
 class Crew(Protocol):
@@ -29,9 +26,8 @@ class Crew(Protocol):
 
 
 class Ground(Protocol):
-    """Services and workers. `rest_s` is how long the tape has to lie still before all is said to have come through."""
+    """Services and workers."""
 
-    rest_s: float
     next_commands: Sequence[str]
     """What to run afterwards, to look around."""
 
@@ -48,5 +44,5 @@ class Ground(Protocol):
     def workers(self, venue: str) -> AbstractContextManager[Crew]:
         """The workers, from now on. Raises DemoFailed."""
 
-    def groups(self, settings: Settings) -> Mapping[str, str]:
-        """The consumer groups that have to come to an end with what was played, by their worker's name. Raises DemoFailed."""
+    def roles(self, settings: Settings) -> Sequence[Role]:
+        """Who they are: all have to come to the end of what was played. Raises DemoFailed for one who is not at work."""

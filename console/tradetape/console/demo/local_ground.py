@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tradetape.console import topics
-from tradetape.console.demo.ground import GROUPS, HISTORY, STATE, Crew
+from tradetape.console.demo.ground import Crew
+from tradetape.console.demo.roles import Role, roles
 from tradetape.console.demo.workers import Workers
 from tradetape.console.errors import DemoFailed
 from tradetape.console.local.stack import LocalStack
@@ -24,7 +25,6 @@ FOREIGN = ("TRADETAPE_", "KAFKA_", "REDIS_URL", "DATABASE_URL", "SCHEMA_REGISTRY
 class LocalGround:
     """The services of a local stack."""
 
-    rest_s = 0.0
     next_commands: Sequence[str] = ("tradetape doctor", "tradetape down")
 
     def __init__(self, stack: LocalStack, *, engine: str) -> None:
@@ -55,10 +55,10 @@ class LocalGround:
         """Processes of this run's own."""
         environment = {**self.environment()}
         with Workers(venue=venue, logs=self.logs, environment=environment) as workers:
-            workers.start(STATE, "work", "state", "--engine", self._engine)
-            workers.start(HISTORY, "work", "history")
+            for role in roles(state_engine=self._engine):
+                workers.start(role.name, *role.words)
             yield workers
 
-    def groups(self, settings: Settings) -> Mapping[str, str]:
-        """Those of the two workers."""
-        return GROUPS
+    def roles(self, settings: Settings) -> Sequence[Role]:
+        """Those that this run has started."""
+        return roles(state_engine=self._engine)

@@ -17,7 +17,7 @@ from psycopg.rows import dict_row
 from tradetape.schemas import Action, Codec, DispatchOutcome, Event, Side, Trade, times
 from tradetape.sinks.dispatch.executor import Answer, Order
 from tradetape.sinks.dispatch.intents import Intents, statement
-from tradetape.sinks.dispatch.market_time import Bar, MarketTime
+from tradetape.sinks.dispatch.market_time import Bar, MarketTime, key_of
 from tradetape.sinks.dispatch.paper_fills import CannotPlace, PaperOrder, PaperTerms, filled, order_id, placed, price_in
 
 
@@ -38,7 +38,7 @@ class PaperExecutor:
         self._terms = terms
         self._lock = threading.Lock()
         self._open: dict[tuple[str, int], PaperOrder] = {}
-        market.listen(self.on_bar)
+        market.listen(self)
 
     def submit(self, order: Order) -> Answer:
         """Take an order; REJECTED for one that says too little."""
@@ -76,7 +76,7 @@ class PaperExecutor:
         now_us = self._market.time_us(trade.venue, trade.symbol)
         if now_us is not None and now_us > event_time_us:
             # Candles that may fill it have gone by.
-            self._market.go_back(order.partition, event_time_us)
+            self._market.go_back(order.partition, key_of(trade.venue, trade.symbol), event_time_us)
 
     def taken(self, partitions: list[int]) -> None:
         """Take up the open orders of these partitions."""
@@ -86,10 +86,11 @@ class PaperExecutor:
         with self._lock:
             self._open |= {_id(one): one for one in papers}
         for one in papers:
-            event_time = one.order.trade.event_time
-            assert event_time is not None
+            trade = one.order.trade
+            assert trade.event_time is not None
             if one.candle_offset < 0:
-                self._market.go_back(one.order.partition, times.from_datetime(event_time))
+                key = key_of(trade.venue, trade.symbol)
+                self._market.go_back(one.order.partition, key, times.from_datetime(trade.event_time))
             else:
                 self._market.go_back_to(one.order.partition, one.candle_offset + 1)
 
@@ -97,6 +98,11 @@ class PaperExecutor:
         """Forget theirs."""
         with self._lock:
             self._open = {key: one for key, one in self._open.items() if one.order.partition not in partitions}
+
+    def wants(self, key: bytes) -> bool:
+        """Whether an order of this market is open."""
+        with self._lock:
+            return any(key_of(one.order.trade.venue, one.order.trade.symbol) == key for one in self._open.values())
 
     def on_bar(self, bar: Bar) -> None:
         """Fill what this bar fills. Raises Transient, after which the same bar comes again."""
