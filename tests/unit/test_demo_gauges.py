@@ -65,13 +65,6 @@ def test_what_follows_later_is_movement_too_and_is_named_when_it_stands_still() 
         stall.look(snapshot(lag=0, coming={"fills": 2}))
 
 
-def test_a_run_has_settled_when_nothing_is_to_come_and_nobody_is_behind() -> None:
-    assert snapshot(lag=0, coming={}).is_settled
-    assert not snapshot(lag=0, coming=None).is_settled
-    assert not snapshot(lag=0, coming={"fills": 1}).is_settled
-    assert not snapshot(lag=1, coming={}).is_settled
-
-
 def test_a_probe_measures_from_emission_until_the_event_is_there() -> None:
     asked: list[Event] = []
     emitted_at = datetime.now(UTC)

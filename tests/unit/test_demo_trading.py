@@ -9,6 +9,7 @@ from decimal import Decimal
 import msgspec
 import pytest
 
+from tradetape.console.demo.roles import APPROVAL, TRADING, made_by
 from tradetape.console.demo.topic_content import contents_of
 from tradetape.console.demo.trading import Book, PaperOrder, Trading, expected_ids, still_to_come
 from tradetape.console.demo.trading_reconciliation import TradingLine, reconcile_trading
@@ -40,6 +41,7 @@ MINUTE = timedelta(minutes=1)
 UPDATE = "5b0f1f6e-0000-4000-8000-000000000001"
 END_US = times.from_datetime(AT + 60 * MINUTE)
 """When the market's last bar closed."""
+ALL = made_by(TRADING)
 Events = list[Event]
 
 
@@ -125,12 +127,12 @@ def trading_of(events: Events) -> Trading:
     return Trading.of(contents, CATALOGUE)
 
 
-def reconciled(events: Events) -> TradingLine:
-    return reconcile_trading(trading_of(events), update_ids={UPDATE})
+def reconciled(events: Events, made: frozenset[str] = ALL) -> TradingLine:
+    return reconcile_trading(trading_of(events), update_ids={UPDATE}, made=made)
 
 
-def coming(events: Events, book: Book) -> dict[str, int]:
-    return dict(still_to_come(trading_of(events), book, market_end_us=END_US))
+def coming(events: Events, book: Book, *, made: frozenset[str] = ALL, market_end_us: int = END_US) -> dict[str, int]:
+    return dict(still_to_come(trading_of(events), book, made=made, market_end_us=market_end_us))
 
 
 @pytest.fixture(scope="module")
@@ -166,10 +168,10 @@ def test_every_id_that_has_to_follow_is_derived_from_the_signals(story: Story) -
 @pytest.mark.parametrize(
     ("kind", "lacks"),
     [
-        (SignalDecision, {"decisions": 2}),
-        (Trade, {"trades": 2}),
-        (TradeDispatch, {"dispatches": 2}),
-        (TradeClosed, {"closed trades": 1}),
+        (SignalDecision, {"SignalDecision": 2}),
+        (Trade, {"Trade": 2}),
+        (TradeDispatch, {"TradeDispatch": 2}),
+        (TradeClosed, {"TradeClosed": 1}),
     ],
 )
 def test_what_has_not_followed_yet_is_still_to_come(story: Story, kind: type[Event], lacks: dict[str, int]) -> None:
@@ -179,9 +181,8 @@ def test_what_has_not_followed_yet_is_still_to_come(story: Story, kind: type[Eve
 def test_an_order_is_still_to_be_filled_where_the_market_has_a_later_bar(story: Story) -> None:
     is_last = lambda one: isinstance(one, (TradeClosed, Fill)) and one.event_id != story.fills[0].event_id  # noqa: E731
     book = {**story.book, (str(story.exit.trade_id), 0): PaperOrder(0, False)}
-    assert coming(without(story, is_last), book) == {"fills": 1}
-    trading = trading_of(without(story, is_last))
-    assert not still_to_come(trading, book, market_end_us=times.from_datetime(AT + 5 * MINUTE))
+    assert coming(without(story, is_last), book) == {"Fill": 1}
+    assert coming(without(story, is_last), book, market_end_us=times.from_datetime(AT + 5 * MINUTE)) == {}
 
 
 def test_a_position_that_is_held_is_not_closed_and_expected_to_be_only_when_it_is_over(story: Story) -> None:
@@ -202,7 +203,7 @@ def test_an_order_that_nobody_took_closes_its_position(story: Story) -> None:
         else one
         for one in events
     ]
-    assert coming(refused, {})["closed trades"] == 1
+    assert coming(refused, {})["TradeClosed"] == 1
 
 
 def test_a_signal_without_a_decision_and_an_order_without_an_end_are_found(story: Story) -> None:
@@ -260,3 +261,25 @@ def test_an_event_that_comes_again_may_not_say_something_else(story: Story) -> N
         value = Codec(CATALOGUE).encode(event_type, plain)
         content.add(Record(content.topic, 0, offset, b"demo7:BTCUSDT", value, (), 0))
         assert content.altered == ({story.close.event_id} if pnl == "3.9" else set())
+
+
+def test_nothing_is_expected_of_workers_that_are_not_there(story: Story) -> None:
+    """Only approval is at work: its trades go nowhere, and that is no difference."""
+    made = made_by([APPROVAL])
+    events = without(story, lambda one: isinstance(one, (TradeDispatch, Fill, TradeClosed)))
+    assert coming(events, {}, made=made) == {}
+    assert reconciled(events, made).difference == 0
+    assert coming(events, {}) == {"TradeDispatch": 2}
+    signals = without(story, lambda one: not isinstance(one, TradeSignal))
+    assert coming(signals, {}, made=frozenset()) == {}
+    assert coming(signals, {}, made=made) == {"SignalDecision": 2}
+
+
+def test_the_fills_of_another_venue_than_the_one_on_paper_are_what_they_are(story: Story) -> None:
+    events = [
+        msgspec.structs.replace(one, executor="webhook") if isinstance(one, TradeDispatch) else one
+        for one in story.events
+    ]
+    expected = expected_ids(trading_of(events), story.signal_ids, {}, CATALOGUE)
+    assert expected["Fill"] == {one.event_id for one in story.fills}
+    assert expected_ids(trading_of(story.events), story.signal_ids, {}, CATALOGUE)["Fill"] == set()

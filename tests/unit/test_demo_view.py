@@ -74,7 +74,7 @@ def test_the_journal_walks_from_the_values_of_each_trade_to_its_profit() -> None
     assert places == sorted(places)
     assert "ENTER LONG at 12:30Z" in text
     assert "BUY 45.2018 at 2.2123" in text
-    assert "profit +0.3599 USDT (+0.36%), fees 0.2006" in text
+    assert "profit +0.359941 USDT (+0.36%), fees 0.20056" in text
     assert "by ids alone" not in shown(view.outcome(outcome(journal=())))
 
 
@@ -90,6 +90,6 @@ def test_one_look_at_a_run_shows_rates_and_lag_as_a_table_and_as_a_line() -> Non
     )  # fmt: skip
     assert "1,200 behind" in shown(view.live(snapshot))
     assert view.line(snapshot) == "  2/72 h: 5,000 events at 1,500/s; history 1,200 behind"
-    later = msgspec.structs.replace(snapshot, coming={"closed trades": 2})
-    assert "2 closed trades" in shown(view.live(later))
-    assert view.line(later).endswith("; still to come: 2 closed trades")
+    later = msgspec.structs.replace(snapshot, coming={"TradeClosed": 2})
+    assert "2 TradeClosed" in shown(view.live(later))
+    assert view.line(later).endswith("; still to come: 2 TradeClosed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 
 import psycopg
 
@@ -17,11 +18,20 @@ class Course:
     """Reads the topics of decisions and money of one venue, from the run's start on."""
 
     def __init__(
-        self, *, codec: Codec, reader: TopicReader, history: psycopg.Connection, venue: str, starts: Offsets
+        self,
+        *,
+        codec: Codec,
+        reader: TopicReader,
+        history: psycopg.Connection,
+        venue: str,
+        made: Collection[str],
+        starts: Offsets,
     ) -> None:
+        """`made` names the records that somebody at work makes."""
         self._catalogue = codec.catalogue
         self._reader = reader
         self._history = history
+        self._made = made
         self._contents = contents_of(codec, venue)
         topics = {self._catalogue.topic_name(self._catalogue.by_record(record)) for record in RECORDS}
         self._reached = {one: offset for one, offset in starts.items() if one.topic in topics}
@@ -33,4 +43,5 @@ class Course:
             self._contents[record.topic].add(record)
         self._reached = ends
         trading = Trading.of(self._contents, self._catalogue)
-        return still_to_come(trading, rows.paper_orders(self._history, trading.trades), market_end_us=market_end_us)
+        book = rows.paper_orders(self._history, trading.trades)
+        return still_to_come(trading, book, made=self._made, market_end_us=market_end_us)

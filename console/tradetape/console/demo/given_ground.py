@@ -1,6 +1,7 @@
 """Services that somebody else runs as the demo's ground, with the workers that are at work there: `--services environment`.
 
-Nothing is started, prepared or stopped.
+Nothing is started, prepared or stopped. Whatever workers there are besides state and history are waited for as well:
+what they make of the run's events is on the tape, and has to be in the history too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 
 from tradetape.console.demo.ground import Crew
-from tradetape.console.demo.roles import Role, roles
+from tradetape.console.demo.roles import NEEDED, TRADING, Role
 from tradetape.console.errors import DemoFailed
 from tradetape.console.local.places import Places, default_cache, default_home
 from tradetape.console.topics import admin_client
@@ -28,6 +29,7 @@ ANSWER_TIMEOUT_S = 15.0
 class GivenGround:
     """The services that the environment names."""
 
+    rest_s = 3.0
     next_commands: Sequence[str] = ("tradetape doctor",)
 
     def __init__(self) -> None:
@@ -54,15 +56,14 @@ class GivenGround:
         yield Unattended()
 
     def roles(self, settings: Settings) -> Sequence[Role]:
-        """All that a run has, each with somebody in its consumer group."""
-        crew = roles()
-        at_work = _with_members(KafkaSettings.of(settings), [role.group for role in crew])
-        for role in crew:
+        """Those whose group has members."""
+        at_work = _with_members(KafkaSettings.of(settings), [role.group for role in (*NEEDED, *TRADING)])
+        for role in NEEDED:
             if role.group not in at_work:
                 raise DemoFailed(
                     f"no {role.name} worker is at work (consumer group {role.group}); start `tradetape work {role.name}`"
                 )
-        return crew
+        return [role for role in (*NEEDED, *TRADING) if role.group in at_work]
 
 
 class Unattended:

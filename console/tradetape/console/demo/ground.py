@@ -1,4 +1,4 @@
-"""What a run of the demo takes place on: services, and the workers there.
+"""What a run of the demo takes place on: services, and whoever fills Redis and PostgreSQL there.
 
 There are two: a local stack with workers that live as long as the run (local_ground.py), and services that somebody else
 runs together with their workers (given_ground.py).
@@ -26,8 +26,9 @@ class Crew(Protocol):
 
 
 class Ground(Protocol):
-    """Services and workers."""
+    """Services and workers. `rest_s` is how long the tape has to lie still before all is said to have come through."""
 
+    rest_s: float
     next_commands: Sequence[str]
     """What to run afterwards, to look around."""
 
@@ -45,4 +46,4 @@ class Ground(Protocol):
         """The workers, from now on. Raises DemoFailed."""
 
     def roles(self, settings: Settings) -> Sequence[Role]:
-        """Who they are: all have to come to the end of what was played. Raises DemoFailed for one who is not at work."""
+        """Those workers that have to come to an end with what was played. Raises DemoFailed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 import psycopg
@@ -56,11 +56,26 @@ class Prover:
         self._state = state
         self._keys = keys
 
-    def prove(self, *, venue: str, emitted: Mapping[str, Sequence[str]], starts: Offsets, ends: Offsets) -> Proof:
-        """Compare what one venue's bot emitted, and all that follows, with what lies on the tape, in the tables and in Redis."""
+    def prove(
+        self,
+        *,
+        venue: str,
+        emitted: Mapping[str, Sequence[str]],
+        made: Collection[str],
+        starts: Offsets,
+        ends: Offsets,
+    ) -> Proof:
+        """Compare what one venue's bot emitted, and all that follows, with what lies on the tape, in the tables and in Redis.
+
+        `made` names the records that somebody at work makes of what the bot emits.
+        """
         contents, dead = self._read_tape(venue, starts, ends)
         trading = Trading.of(contents, self._codec.catalogue)
-        expected = {**emitted, **self._following(trading, emitted.get("TradeSignal", ()))}
+        expected = {
+            **{content.event_type.record: content.derived for content in contents.values()},
+            **self._following(trading, emitted.get("TradeSignal", ()), made),
+        }
+        expected |= {record: {*expected[record], *ids} for record, ids in emitted.items()}
         lines = tuple(
             reconcile_record(
                 content,
@@ -74,14 +89,15 @@ class Prover:
         hashes = expected_hashes(contents.values(), self._codec, self._keys)
         return Proof(
             records=lines,
-            trading=reconcile_trading(trading, update_ids=self._content(contents, "IndicatorUpdate").ids),
+            trading=reconcile_trading(trading, update_ids=self._content(contents, "IndicatorUpdate").ids, made=made),
             state=reconcile_state(hashes, find_hashes(self._state, self._keys, venue)),
             journal=tuple(journal.newest(self._history, venue)),
         )
 
-    def _following(self, trading: Trading, signal_ids: Iterable[str]) -> dict[str, set[str]]:
+    def _following(self, trading: Trading, signal_ids: Iterable[str], made: Collection[str]) -> dict[str, set[str]]:
         book = rows.paper_orders(self._history, trading.trades)
-        return expected_ids(trading, signal_ids, book, self._codec.catalogue)
+        following = expected_ids(trading, signal_ids, book, self._codec.catalogue)
+        return {record: ids for record, ids in following.items() if record in made}
 
     def _content(self, contents: Mapping[str, TopicContent], record: str) -> TopicContent:
         return contents[self._codec.catalogue.topic_name(self._codec.catalogue.by_record(record))]

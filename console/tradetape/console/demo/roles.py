@@ -1,11 +1,11 @@
-"""Which workers a run has: under what command each starts, in which consumer group it reads, and what.
+"""Which workers a run meets: in which consumer group each reads, what it reads, and what it makes of that.
 
 The groups are those that `tradetape work` takes by default.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from tradetape.schemas import Catalogue
@@ -13,29 +13,36 @@ from tradetape.streams.processors.current_state import RECORDS
 
 
 class Role(NamedTuple):
-    """One worker. `records` are those that it reads, None for all that there are."""
+    """One worker. `options` are those with which the demo starts its own; `reads` is None for every record there is."""
 
     name: str
-    group: str
-    words: tuple[str, ...]
-    records: tuple[str, ...] | None
+    options: tuple[str, ...] = ()
+    reads: tuple[str, ...] | None = None
+    makes: tuple[str, ...] = ()
+
+    @property
+    def group(self) -> str:
+        """Its consumer group."""
+        return f"tradetape-{self.name}"
 
     def topics(self, catalogue: Catalogue) -> set[str]:
         """The topics that it reads."""
-        records = self.records or tuple(one.record for one in catalogue)
+        records = self.reads or tuple(one.record for one in catalogue)
         return {catalogue.topic_name(catalogue.by_record(record)) for record in records}
 
 
-def roles(*, state_engine: str = "faust") -> Sequence[Role]:
-    """All of a run; only current state shows what Faust does, the others run on the engine that starts sooner."""
-    return (
-        _role("state", "--engine", state_engine, records=tuple(RECORDS)),
-        _role("history"),
-        _role("approval", "--engine", "kafka", records=("TradeSignal", "TradeClosed", "TradeDispatch")),
-        _role("dispatch", "--executor", "paper", records=("Trade",)),
-        _role("positions", "--engine", "kafka", records=("Trade", "TradeDispatch", "Fill")),
-    )
+STATE = Role("state", reads=tuple(RECORDS))
+HISTORY = Role("history")
+APPROVAL = Role(
+    "approval", ("--engine", "kafka"), ("TradeSignal", "TradeClosed", "TradeDispatch"), ("SignalDecision", "Trade")
+)
+DISPATCH = Role("dispatch", ("--executor", "paper"), ("Trade",), ("TradeDispatch", "Fill"))
+POSITIONS = Role("positions", ("--engine", "kafka"), ("Trade", "TradeDispatch", "Fill"), ("TradeClosed",))
+NEEDED = (STATE, HISTORY)
+TRADING = (APPROVAL, DISPATCH, POSITIONS)
+"""Those that a run on somebody else's services can do without; what they would make is not expected then."""
 
 
-def _role(name: str, *options: str, records: tuple[str, ...] | None = None) -> Role:
-    return Role(name, f"tradetape-{name}", ("work", name, *options), records)
+def made_by(roles: Iterable[Role]) -> frozenset[str]:
+    """The records that these make."""
+    return frozenset(record for role in roles for record in role.makes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from typing import Any, NamedTuple
 
+from tradetape.console.demo.bot import SOURCE
 from tradetape.schemas import Codec, DecodeError, EventType
 from tradetape.schemas.catalogue import Delivery
 from tradetape.streams.record import Record
@@ -42,6 +43,8 @@ class TopicContent:
         self.event_type = event_type
         self.topic = codec.catalogue.topic_name(event_type)
         self.id_at: dict[Place, str] = {}
+        self.derived: set[str] = set()
+        """Ids of events that somebody else emitted than the bot."""
         self.unreadable: dict[Place, str] = {}
         """Reasons by place."""
         self.newest: dict[tuple[Hashable, ...], Newest] = {}
@@ -70,6 +73,8 @@ class TopicContent:
             return
         if fields["venue"] == self._venue:
             self.id_at[place] = fields["event_id"]
+            if fields["producer"] != SOURCE:
+                self.derived.add(fields["event_id"])
             self._fold(record, place, fields)
             if self.event_type.delivery is Delivery.DECISION:
                 self._keep(fields)

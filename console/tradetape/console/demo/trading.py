@@ -15,6 +15,7 @@ from tradetape.console.demo.topic_content import TopicContent
 from tradetape.schemas import Catalogue, decimals
 
 STAGE = "approval"
+PAPER = "paper"
 INTENDED, TIMEOUT, ACKED = "INTENDED", "TIMEOUT", "ACKED"
 NEVER_TAKEN = ("EXPIRED", "REJECTED")
 """The outcomes after which nobody has the order."""
@@ -97,6 +98,11 @@ class Trading(NamedTuple):
                 found[one["trade_id"], one["leg_index"]].append(one)
         return found
 
+    def is_on_paper(self, fill: Plain) -> bool:
+        """Whether the order of a fill went to the paper executor."""
+        ends = self.ends().get((fill["trade_id"], fill["leg_index"]), ())
+        return all(one["executor"] == PAPER for one in ends)
+
     def over(self) -> list[Position]:
         """The positions that have to be closed: nothing is held any more, or nothing ever will be."""
         ends = self.ends()
@@ -113,7 +119,10 @@ class Trading(NamedTuple):
 
 
 def expected_ids(trading: Trading, signal_ids: Iterable[str], book: Book, catalogue: Catalogue) -> dict[str, set[str]]:
-    """By record, the ids of all that has to follow from the signals that the bot emitted, step by step."""
+    """By record, the ids of all that has to follow from the signals that the bot emitted, step by step.
+
+    The fills of another venue than the one on paper are what they are.
+    """
     ids = _Ids(catalogue)
     return {
         "SignalDecision": {ids.of("SignalDecision", signal_id=one, stage=STAGE) for one in signal_ids},
@@ -128,7 +137,7 @@ def expected_ids(trading: Trading, signal_ids: Iterable[str], book: Book, catalo
                    venue_order_id=f"paper-{trade_id}-{leg}", venue_trade_id=str(number + 1))
             for trade_id, leg in trading.orders if (trade_id, leg) in book
             for number in range(book[trade_id, leg].fills)
-        },
+        } | {fill_id for fill_id, fill in trading.fills.items() if not trading.is_on_paper(fill)},
         "TradeClosed": {ids.of("TradeClosed", trade_id=one.trade["trade_id"]) for one in trading.over()},
     }  # fmt: skip
 
@@ -152,18 +161,21 @@ class _Ids:
         return derive(parts)
 
 
-def still_to_come(trading: Trading, book: Book, *, market_end_us: int) -> Counter[str]:
-    """How many of each record have to follow; nothing when the run has settled. The market's last bar closed at its end."""
+def still_to_come(trading: Trading, book: Book, *, made: Collection[str], market_end_us: int) -> Counter[str]:
+    """How many of each record have to follow, of those that are `made` by somebody; nothing when the run has settled.
+
+    The market's last bar closed at its end.
+    """
     decided = {one["signal_id"] for one in trading.decisions.values()}
     closed = {one["trade_id"] for one in trading.closes.values()}
     missing = {
-        "decisions": len(trading.signals.keys() - decided),
-        "trades": sum(one["trade_id"] not in trading.trades for one in trading.passed),
-        "dispatches": len(set(trading.orders) - trading.ends().keys()),
-        "fills": _fillable(trading, book, market_end_us),
-        "closed trades": sum(one.trade["trade_id"] not in closed for one in trading.over()),
+        "SignalDecision": len(trading.signals.keys() - decided),
+        "Trade": sum(one["trade_id"] not in trading.trades for one in trading.passed),
+        "TradeDispatch": len(set(trading.orders) - trading.ends().keys()),
+        "Fill": _fillable(trading, book, market_end_us),
+        "TradeClosed": sum(one.trade["trade_id"] not in closed for one in trading.over()),
     }
-    return +Counter(missing)
+    return +Counter({record: count for record, count in missing.items() if record in made})
 
 
 def _fillable(trading: Trading, book: Book, market_end_us: int) -> int:

@@ -26,11 +26,16 @@ class TradingLine(msgspec.Struct, frozen=True, kw_only=True):
     faults: tuple[str, ...]
 
 
-def reconcile_trading(trading: Trading, *, update_ids: Collection[str]) -> TradingLine:
-    """Compare decisions, trades, dispatches, fills and closes with each other. `update_ids`: indicator updates on the tape."""
+def reconcile_trading(trading: Trading, *, update_ids: Collection[str], made: Collection[str]) -> TradingLine:
+    """Compare decisions, trades, dispatches, fills and closes with each other, as far as somebody makes them.
+
+    `update_ids` are the indicator updates on the tape, `made` the records that somebody at work makes.
+    """
+    unanswered = _not_answered_once(trading) if "SignalDecision" in made else ()
+    unended = _not_ended_once(trading) if "TradeDispatch" in made else ()
     faults = [
-        *faults_of(_not_answered_once(trading), "a signal without exactly one decision"),
-        *faults_of(_not_ended_once(trading), "an order without exactly one outcome"),
+        *faults_of(unanswered, "a signal without exactly one decision"),
+        *faults_of(unended, "an order without exactly one outcome"),
         *faults_of(_without_cause(trading, set(update_ids)), "closed, but not to be walked back to indicator values"),
         *_sums(trading),
     ]

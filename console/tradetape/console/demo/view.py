@@ -21,6 +21,7 @@ from tradetape.console.demo.run import Outcome
 
 BAR_WIDTH = 40
 SHOWN_PLACES = 4
+SHOWN_PLACES_BELOW_ONE = 8
 
 
 def live(snapshot: Snapshot) -> RenderableType:
@@ -111,7 +112,7 @@ def _step(step: Step) -> list[str]:
         f"  signal      {step.signal_id}  {step.action} {step.direction} at {step.event_time:%H:%M}Z",
         f"              {'; '.join(step.reasons)}",
         f"  decision    {step.decision_id}  {step.outcome}",
-        f"  trade       {step.trade_id}  at {_amount(step.planned_entry_price)} if possible",
+        f"  trade       {step.trade_id}  planned at {_amount(step.planned_entry_price)}",
         f"  dispatch    {step.dispatch_id}  {step.dispatch_outcome} by {step.executor}",
         f"  fill        {step.fill_id}  {step.side} {_amount(step.quantity)} at {_amount(step.price)}",
     ]
@@ -128,7 +129,7 @@ def _close(step: Step) -> list[str]:
 
 def _amount(value: Decimal, *, signed: bool = False) -> str:
     """Rounded to what a reader wants to see; everywhere else all digits count."""
-    rounded = round(value, SHOWN_PLACES).normalize()
+    rounded = round(value, SHOWN_PLACES if abs(value) >= 1 else SHOWN_PLACES_BELOW_ONE).normalize()
     return f"{rounded:+f}" if signed else f"{rounded:f}"
 
 
