@@ -21,6 +21,7 @@ from typing import Any, TextIO, TypeVar
 
 import faust
 import msgspec
+from aiokafka.errors import KafkaConnectionError
 from faust.exceptions import AlreadyConfiguredWarning, ConsumerNotStarted
 
 from tradetape.producers.connection import KafkaSettings
@@ -120,6 +121,8 @@ class FaustEngine:
         self._drained = asyncio.Event()
         self._drained.set()
         """No batch is at hand: what was processed is acknowledged, and nothing else has begun."""
+        self._has_joined = False
+        """Whether a broker has ever answered: partitions were given out. Faust's own start ends with its stop only."""
         self._done: dict[Partition, int] = {}
         self._quarantine = Quarantine(processor)
         self._earlier = EarlierRecords(self._limits.suspect_records)
@@ -161,8 +164,8 @@ class FaustEngine:
             if (reason := worker.crash_reason or app.crash_reason) is not None:
                 return _as_exception(reason)
             if started.done() and (error := started.exception()) is not None:
-                return error
-            if not started.done() and time.monotonic() - began > self._limits.unreachable_after_s:
+                return _as_exception(error)
+            if not self._has_joined and time.monotonic() - began > self._limits.unreachable_after_s:
                 return BrokersUnreachable(f"no broker has answered for {self._limits.unreachable_after_s:.0f} s")
             self._observe(app)
         return None
@@ -191,8 +194,8 @@ class FaustEngine:
         topic = app.topic(*self._processor.topics, key_serializer="raw", value_serializer="raw")
         app.agent(topic, name=f"tradetape.{self._processor.name}", concurrency=1)(self._feed)
         app.task(self._tick)
-        for rebalanced in (app.on_partitions_revoked, app.on_partitions_assigned):
-            rebalanced.connect(self._on_rebalance)
+        app.on_partitions_revoked.connect(self._on_revoked)
+        app.on_partitions_assigned.connect(self._on_assigned)
         return app
 
     async def _feed(self, stream: Any) -> None:
@@ -234,7 +237,11 @@ class FaustEngine:
             events.append(waiting.get_nowait())
         return events
 
-    async def _on_rebalance(self, *_: Any, **__: Any) -> None:
+    async def _on_revoked(self, *_: Any, **__: Any) -> None:
+        self._earlier.forget()
+
+    async def _on_assigned(self, *_: Any, **__: Any) -> None:
+        self._has_joined = True
         self._earlier.forget()
 
     def _suspects(self, app: Any, batch: Sequence[Record]) -> list[Record]:
@@ -321,4 +328,6 @@ async def _at_most(timeout_s: float, awaited: Awaitable[Any]) -> bool:
 
 
 def _as_exception(reason: BaseException | str) -> BaseException:
+    if isinstance(reason, KafkaConnectionError):
+        return BrokersUnreachable(f"Kafka: {reason}")
     return reason if isinstance(reason, BaseException) else Terminal(str(reason))
