@@ -41,7 +41,9 @@ def rig(kafka: str, topic_prefix: str, redis_url: str) -> Iterator[ApprovalRig]:
 def test_killed_and_emptied_again_and_again_no_symbol_is_traded_twice(
     rig: ApprovalRig, tmp_path: Path, engine: str
 ) -> None:
-    chance = random.Random(5)
+    seed = random.SystemRandom().randrange(10_000)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
     (tmp_path / "policy.toml").write_text(POLICY)
     environment = {
         "KAFKA_BOOTSTRAP_SERVERS": rig.kafka.bootstrap_servers, "REDIS_URL": rig.redis_url,
@@ -80,7 +82,8 @@ def test_killed_and_emptied_again_and_again_no_symbol_is_traded_twice(
                 rig.lose_redis()
             workers[victim] = stack.enter_context(worker())
         eventually("every answer", lambda: answered() == given)
-        assert [one.stop() for one in workers] == [0, 0]
+        # The one that was started last may not have begun yet, and takes TERM as any process does.
+        assert {one.stop() for one in workers} <= {0, -15}
 
     contents = defaultdict(set)
     for decision in rig.decisions():

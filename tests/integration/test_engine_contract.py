@@ -20,7 +20,7 @@ from tradetape.streams.dead_letters import DeadLetters, KafkaDeadLetters, Memory
 from tradetape.streams.engines.faust import FaustEngine, FaustLimits
 from tradetape.streams.engines.kafka import KafkaEngine
 from tradetape.streams.engines.memory import MemoryEngine
-from tradetape.streams.errors import BadRecord, BrokersUnreachable, DeadLettersRefused, Transient
+from tradetape.streams.errors import BadRecord, DeadLettersRefused, Transient
 from tradetape.streams.processor import Partition
 from tradetape.streams.record import Record
 from tradetape.streams.worker import Engine
