@@ -207,7 +207,7 @@ class SlowPast(Past):
 
     def read(self, *arguments: Any, **more: Any) -> Iterator[Decoded]:
         for one in super().read(*arguments, **more):
-            time.sleep(0.04)
+            time.sleep(0.1)
             yield one
 
 
@@ -226,12 +226,12 @@ def test_a_past_that_takes_longer_than_kafka_waits_for_a_poll_is_read_in_turns_b
     reader, effects = TopicReader(kafka), KafkaEffects(worker="positions", codec=codec, kafka=kafka)
     processor = Positions(
         codec=codec, past=SlowPast(reader=reader, codec=codec), effects=effects, dead_letters=letters,
-        run_mode=RunMode.PAPER, turn=ReadingTurn(1.0),
+        run_mode=RunMode.PAPER, turn=ReadingTurn(3.0),
     )  # fmt: skip
     thread = EngineThread(KafkaEngine(processor=processor, kafka=kafka, group=market.group, dead_letters=letters))
     began = time.monotonic()
     thread.start()
-    eventually("all is closed", lambda: {one.trade_id for one in market.closes()} == wanted.keys())
+    eventually("all is closed", lambda: {one.trade_id for one in market.closes()} == wanted.keys(), timeout_s=180.0)
     took_s = time.monotonic() - began
     thread.end()
     effects.close()
