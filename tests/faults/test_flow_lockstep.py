@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import product
@@ -151,6 +151,8 @@ def test_a_run_under_kills_pauses_rebalances_and_flushes_says_what_a_quiet_run_s
     assert {f"{role} {kind}" for role, kind in product(roles, Deck.KINDS)} <= set(chaos.struck)
     for one in (quiet, chaos):
         judge_one(one)
+        assert_alike(one.rig, SignalDecision)
+        assert_alike(one.rig, Trade)
     judge_equal(quiet.rig, chaos.rig)
 
 
@@ -172,6 +174,14 @@ def judge_one(run: Run) -> None:
     assert {one["trade_id"] for one in walked} == {one["trade_id"] for one in closes}
     assert all(one["outcome"] == "PASSED" and one["inputs"] == 1 and one["has_values"] for one in walked)
     print(f"{len(signals)} signals, {len(trades)} trades, {len(closes)} closed, all walked back")
+
+
+def assert_alike(rig: FlowRig, event_class: type[Event]) -> None:
+    """What lies on the tape more than once is the same, byte for byte."""
+    values: defaultdict[str, set[bytes | None]] = defaultdict(set)
+    for record in rig.tape(rig.topic(event_class)):
+        values[rig.fields(record)["event_id"]].add(record.value)
+    assert {len(one) for one in values.values()} == {1}
 
 
 def judge_equal(quiet: FlowRig, chaos: FlowRig) -> None:
