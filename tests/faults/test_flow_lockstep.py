@@ -85,7 +85,7 @@ class Run:
 
         def is_stored() -> bool:
             crew.mend()
-            return self.rig.verdict().is_right
+            return self.rig.is_stored()
 
         eventually("the history holds the tape", is_stored, timeout_s=SETTLE_S)
         # A worker that starts finds out that Redis was emptied.

@@ -95,7 +95,7 @@ def test_a_database_that_is_an_hour_old_sends_no_trade_again(
 
         def is_whole() -> bool:
             crew.mend()
-            return rig.verdict().is_right and len(rig.intents()) == sent[2]
+            return rig.is_stored() and len(rig.intents()) == sent[2]
 
         eventually("history and intents are whole", is_whole, timeout_s=SETTLE_S)
     finally:

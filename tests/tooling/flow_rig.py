@@ -232,6 +232,12 @@ class FlowRig(DispatchRig):
             run_mode=RunMode.PAPER,
         )  # fmt: skip
 
+    def is_stored(self) -> bool:
+        """Whether the history has come to the end of the tape."""
+        rows = self.rows("SELECT topic, partition, next_offset FROM tradetape.sink_offsets WHERE sink = 'history'")
+        stored = {(row["topic"], row["partition"]): row["next_offset"] or 0 for row in rows}
+        return all(stored.get(place, 0) >= end for place, end in self.ends().items())
+
     def crew(self, server: OrderServer, *options: str, keeps: bool = False) -> Crew:
         """The workers of approval, dispatch to this far side, and positions; those that keep history and state as well."""
         prefix = self.catalogue.prefix

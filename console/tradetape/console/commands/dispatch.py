@@ -51,8 +51,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "filled: the far side has carried it out; its fill goes onto the tape. accepted: the far side has it,\n"
         "and whoever else emits fills will emit its own. failed, expired: it never will have it.",
         epilog="examples:\n"
-        '  tradetape dispatch resolve TRADE_ID 0 --as filled --price 64123.1 --quantity 0.5 --why "order 4711 there"\n'
-        '  tradetape dispatch resolve TRADE_ID 0 --as failed --why "not among the orders there"',
+        '  tradetape dispatch resolve TRADE_ID 0 --why "order 4711 there" --as filled --price 64123.1 --quantity 0.5\n'
+        '  tradetape dispatch resolve TRADE_ID 0 --why "not among the orders there" --as failed',
     )  # fmt: skip
     resolve.add_argument("trade_id", metavar="TRADE_ID", help="the trade")
     resolve.add_argument("leg_index", metavar="LEG", type=int, help="which leg of it, from 0")
