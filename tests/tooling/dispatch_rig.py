@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from history_rig import EngineThread, HistoryRig, login_of
-from tradetape.console import dispatch_worker
+from tradetape.console.workers import dispatch_executors
 from tradetape.producers import Producer
 from tradetape.producers.settings import Settings
 from tradetape.schemas import Action, Candle, Codec, Direction, Event, Fill, RunMode, Trade, TradeDispatch
@@ -115,7 +115,7 @@ class DispatchRig(HistoryRig):
     def sink_by(self, *words: str, run_mode: str = "PAPER", **more: Any) -> DispatchSink:
         """The dispatcher that `tradetape work dispatch` makes of these options, and of more settings."""
         parser = argparse.ArgumentParser()
-        dispatch_worker.add_arguments(parser)
+        dispatch_executors.add_arguments(parser)
         settings = Settings(
             kafka_bootstrap_servers=self.kafka.bootstrap_servers,
             database_url=self.dispatch_dsn,
@@ -123,7 +123,9 @@ class DispatchRig(HistoryRig):
             **more,
         )
         letters: Any = MemoryDeadLetters(NAME)
-        return dispatch_worker.sink_of(parser.parse_args(words), settings, self.kafka, self.codec, letters, Progress())
+        return dispatch_executors.sink_of(
+            parser.parse_args(words), settings, self.kafka, self.codec, letters, Progress()
+        )
 
     @contextmanager
     def dispatching(self, sink: DispatchSink) -> Iterator[EngineThread]:

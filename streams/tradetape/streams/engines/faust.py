@@ -121,11 +121,11 @@ class FaustEngine:
         self._drained = asyncio.Event()
         self._drained.set()
         """No batch is at hand: what was processed is acknowledged, and nothing else has begun."""
-        self._has_joined = False
-        """Whether a broker has ever answered: partitions were given out. Faust's own start ends with its stop only."""
         self._done: dict[Partition, int] = {}
         self._quarantine = Quarantine(processor)
         self._earlier = EarlierRecords(self._limits.suspect_records)
+        self._has_joined = False
+        """The group, whose coordinator is a broker that answers."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"tradetape-{processor.name}")
 
     def run(self, stop: threading.Event) -> None:
@@ -165,6 +165,7 @@ class FaustEngine:
                 return _as_exception(reason)
             if started.done() and (error := started.exception()) is not None:
                 return _as_exception(error)
+            # Not whether the start is done: it goes on for as long as the worker runs.
             if not self._has_joined and time.monotonic() - began > self._limits.unreachable_after_s:
                 return BrokersUnreachable(f"no broker has answered for {self._limits.unreachable_after_s:.0f} s")
             self._observe(app)
@@ -194,8 +195,8 @@ class FaustEngine:
         topic = app.topic(*self._processor.topics, key_serializer="raw", value_serializer="raw")
         app.agent(topic, name=f"tradetape.{self._processor.name}", concurrency=1)(self._feed)
         app.task(self._tick)
-        app.on_partitions_revoked.connect(self._on_revoked)
-        app.on_partitions_assigned.connect(self._on_assigned)
+        for rebalanced in (app.on_partitions_revoked, app.on_partitions_assigned):
+            rebalanced.connect(self._on_rebalance)
         return app
 
     async def _feed(self, stream: Any) -> None:
@@ -237,10 +238,7 @@ class FaustEngine:
             events.append(waiting.get_nowait())
         return events
 
-    async def _on_revoked(self, *_: Any, **__: Any) -> None:
-        self._earlier.forget()
-
-    async def _on_assigned(self, *_: Any, **__: Any) -> None:
+    async def _on_rebalance(self, *_: Any, **__: Any) -> None:
         self._has_joined = True
         self._earlier.forget()
 
