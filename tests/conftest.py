@@ -11,6 +11,7 @@ import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -84,6 +85,19 @@ def topic_prefix() -> str:
 @pytest.fixture
 def postgres(stack: LocalStack) -> Iterator[str]:
     """The DSN of an empty database that lives as long as the test."""
+    with _new_database(stack) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def second_postgres(stack: LocalStack) -> Iterator[str]:
+    """The DSN of another one."""
+    with _new_database(stack) as dsn:
+        yield dsn
+
+
+@contextmanager
+def _new_database(stack: LocalStack) -> Iterator[str]:
     owner = stack.environment()["DATABASE_URL"]
     name = f"t{uuid.uuid4().hex[:12]}"
     with psycopg.connect(owner, autocommit=True) as connection:

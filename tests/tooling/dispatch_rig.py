@@ -112,12 +112,15 @@ class DispatchRig(HistoryRig):
             telling=telling, dead_letters=MemoryDeadLetters(NAME), run_mode=run_mode, **more,
         )  # fmt: skip
 
-    def sink_by(self, *words: str, run_mode: str = "PAPER") -> DispatchSink:
-        """The dispatcher that `tradetape work dispatch` makes of these options."""
+    def sink_by(self, *words: str, run_mode: str = "PAPER", **more: Any) -> DispatchSink:
+        """The dispatcher that `tradetape work dispatch` makes of these options, and of more settings."""
         parser = argparse.ArgumentParser()
         dispatch_executors.add_arguments(parser)
         settings = Settings(
-            kafka_bootstrap_servers=self.kafka.bootstrap_servers, database_url=self.dispatch_dsn, run_mode=run_mode
+            kafka_bootstrap_servers=self.kafka.bootstrap_servers,
+            database_url=self.dispatch_dsn,
+            run_mode=run_mode,
+            **more,
         )
         letters: Any = MemoryDeadLetters(NAME)
         return dispatch_executors.sink_of(

@@ -6,7 +6,8 @@ StreamsError
 │   ├── BrokersUnreachable   no broker answered for too long
 │   ├── DeadLettersRefused   a dead letter was not acknowledged
 │   ├── EffectsRefused       what a processor emitted was not acknowledged
-│   └── StateUnavailable     Redis cannot take or give state now
+│   ├── StateUnavailable     Redis cannot take or give state now
+│   └── StillReading         the past is long, and is being read
 ├── SharedStateError         what trading code asked of shared state is not to be had
 │   ├── DeclarationRefused   a name, a time or a number that cannot be shared under
 │   ├── NotDeclared          what was asked for is not what was declared
@@ -64,6 +65,10 @@ class EffectsRefused(Transient):
 
 class StateUnavailable(Transient):
     """Redis cannot take or give state now."""
+
+
+class StillReading(Transient):
+    """The past is long, and is being read; what was read is kept."""
 
 
 class SharedStateError(StreamsError):
