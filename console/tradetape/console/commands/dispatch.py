@@ -7,8 +7,8 @@ import sys
 
 from tradetape.console import exit_codes
 from tradetape.console.errors import UsageError
+from tradetape.console.parsers import Commands
 
-_RAW = argparse.RawDescriptionHelpFormatter
 LISTED = 50
 COLUMNS = (
     "intended_at", "venue", "symbol", "trade_id", "leg_index", "attempt", "executor", "outcome", "external_id", "error",
@@ -16,25 +16,24 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of the dispatch."""
     dispatch = commands.add_parser(
-        "dispatch", help="orders handed to executors", formatter_class=_RAW,
+        "dispatch", help="orders handed to executors",
         epilog="examples:\n  tradetape dispatch list --in-doubt\n"
         '  tradetape dispatch resolve TRADE_ID 0 --why "not among the orders there" --as failed',
     )  # fmt: skip
-    actions = dispatch.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = dispatch.actions()
     listed = actions.add_parser(
-        "list", help="attempts and what became of them", formatter_class=_RAW,
+        "list", run=_list, help="attempts and what became of them",
         description="The newest attempts, those without a final word first.",
         epilog="example:\n  tradetape dispatch list --in-doubt",
     )  # fmt: skip
     listed.add_argument("--in-doubt", action="store_true", help="only those that wait for a person")
     listed.add_argument("-n", "--limit", type=int, default=LISTED, metavar="N", help="at most N (default: %(default)s)")
-    listed.add_argument("--json", action="store_true", help="JSON lines")
-    listed.set_defaults(run=_list)
+    listed.add_json("JSON lines")
     resolve = actions.add_parser(
-        "resolve", help="say what became of an order in doubt", formatter_class=_RAW,
+        "resolve", run=_resolve, help="say what became of an order in doubt",
         description="Give an order in doubt its outcome, in the table and on the tape. Nothing is sent.",
         epilog='example:\n  tradetape dispatch resolve TRADE_ID 0 --why "order 4711 at the venue" --as filled',
     )  # fmt: skip
@@ -46,7 +45,6 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )  # fmt: skip
     resolve.add_argument("--why", required=True, help="how that is known; kept on the tape")
     resolve.add_argument("--external-id", metavar="ID", help="the far side's id of the order")
-    resolve.set_defaults(run=_resolve)
 
 
 def _list(args: argparse.Namespace) -> int:
