@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from history_rig import EngineThread, HistoryRig, login_of
+from history_rig import EngineThread, HistoryRig, at_work, login_of
 from tradetape.console.workers import dispatch_executors
 from tradetape.producers import Producer
 from tradetape.producers.settings import Settings
@@ -135,15 +135,8 @@ class DispatchRig(HistoryRig):
             processor=sink, kafka=self.kafka, group=f"{self.catalogue.prefix}{self._groups}",
             dead_letters=sink._dead_letters,
         )  # fmt: skip
-        thread = EngineThread(engine)
-        thread.start()
-        try:
+        with at_work(engine, close=sink.close) as thread:
             yield thread
-        finally:
-            thread.end()
-            sink.close()
-            if thread.failure is not None:
-                raise thread.failure
 
     def dispatch_all(self, sink: DispatchSink) -> None:
         """Run a dispatcher until its offsets are behind every trade that is on the tape now."""
