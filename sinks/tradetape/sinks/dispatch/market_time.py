@@ -168,25 +168,26 @@ class MarketTime:
     def _take(self, record: Record) -> None:
         if record.partition not in self._positions:
             return
+        backoff = Backoff()
+        while not self._stop.is_set():
+            try:
+                self._heed(record)
+                break
+            except Transient as error:
+                logger.warning("waiting: %s", error, extra={"action": "wait"})
+                self._stop.wait(backoff.next_s())
+        self._positions[record.partition] = record.offset + 1
+
+    def _heed(self, record: Record) -> None:
+        """Move the market's time, and tell the listener. Raises Transient, after which the record is heeded again."""
         try:
             candle = self._codec.decode(record.topic, record.value)
         except DecodeError:
             # A dead letter of those who store candles.
-            candle = None
-        if isinstance(candle, Candle):
-            assert candle.event_time is not None
-            market, time_us = (candle.venue, candle.symbol), times.from_datetime(candle.event_time)
-            self._times_us[market] = max(self._times_us.get(market, 0), time_us)
-            if candle.is_final and self._listener is not None:
-                self._heard(Bar(candle, record.partition, record.offset), self._listener)
-        self._positions[record.partition] = record.offset + 1
-
-    def _heard(self, bar: Bar, listener: Callable[[Bar], None]) -> None:
-        backoff = Backoff()
-        while not self._stop.is_set():
-            try:
-                listener(bar)
-                return
-            except Transient as error:
-                logger.warning("waiting: %s", error, extra={"action": "wait"})
-                self._stop.wait(backoff.next_s())
+            return
+        assert isinstance(candle, Candle)
+        assert candle.event_time is not None
+        market, time_us = (candle.venue, candle.symbol), times.from_datetime(candle.event_time)
+        self._times_us[market] = max(self._times_us.get(market, 0), time_us)
+        if candle.is_final and self._listener is not None:
+            self._listener(Bar(candle, record.partition, record.offset))
