@@ -86,12 +86,12 @@ def _explained(error: Exception) -> tuple[int, str] | None:
         return (exit_codes.USAGE, f"this command needs more packages: install tradetape[{extra}]") if extra else None
     from tradetape.console.errors import ConsoleError, UsageError
     from tradetape.producers.errors import ProducersError, SettingsError
-    from tradetape.schemas.errors import IncompatibleSchema, RegistryUnreachable, SchemasError
-    from tradetape.streams.errors import StreamsError, Transient
+    from tradetape.schemas.errors import IncompatibleSchema, SchemasError, Transient
+    from tradetape.streams.errors import StreamsError
 
     if isinstance(error, (SettingsError, UsageError)):
         return exit_codes.USAGE, str(error)
-    if isinstance(error, (Transient, RegistryUnreachable)):
+    if isinstance(error, Transient):
         return exit_codes.UNREACHABLE, str(error)
     if isinstance(error, IncompatibleSchema):
         return exit_codes.BAD_DATA, str(error)

@@ -12,6 +12,7 @@ import msgspec
 
 from tradetape.console.letters import MARK, WHY, texts
 from tradetape.schemas import Codec, DecodeError, Event
+from tradetape.schemas.errors import RegistryUnreachable
 from tradetape.streams.dead_letters import CONNECT
 from tradetape.streams.record import Record
 
@@ -45,7 +46,7 @@ class RecordText:
             )
         try:
             event = self._codec.decode(record.topic, record.value)
-        except DecodeError as error:
+        except (DecodeError, RegistryUnreachable) as error:
             return f"{_moment(_emitted_at(record))}  {record.place}  cannot be decoded: {error}"
         assert event.event_time
         return f"{_moment(event.event_time)}  {event.venue}:{event.symbol}  {' '.join(_said(event))}"
@@ -67,12 +68,15 @@ class RecordText:
         else:
             try:
                 found["event"] = self._codec.decode(record.topic, record.value)
-            except DecodeError as error:
-                found |= {
-                    "error": {"reason": error.reason, "detail": error.detail},
-                    "value_base64": _base64(record.value),
-                }
+            except (DecodeError, RegistryUnreachable) as error:
+                found |= {"error": _why(error), "value_base64": _base64(record.value)}
         return msgspec.json.encode(found).decode()
+
+
+def _why(error: DecodeError | RegistryUnreachable) -> dict[str, str]:
+    if isinstance(error, DecodeError):
+        return {"reason": error.reason, "detail": error.detail}
+    return {"reason": "registry_unreachable", "detail": str(error)}
 
 
 def _said(event: Event) -> Iterator[str]:
