@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 import pytest
@@ -72,7 +73,7 @@ class Story:
 
     def _passed(self, wanted: TradeSignal) -> Trade:
         given = self.tape.emit(wanted)
-        chain = {"venue": "demo7", "symbol": "BTCUSDT", "event_time": given.event_time}
+        chain: dict[str, Any] = {"venue": "demo7", "symbol": "BTCUSDT", "event_time": given.event_time}
         trade = Trade(
             **chain, signal_id=str(given.signal_id), strategy_id="s", action=given.action,
             direction=given.direction, position_ref=given.position_ref, approved_at=given.event_time,
