@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -21,6 +22,9 @@ class Ear:
 
     def __init__(self) -> None:
         self.market: bytes | None = None
+        self.hold = threading.Event()
+        self.hold.set()
+        self.is_told = threading.Event()
         self.closed: list[int] = []
         """The minutes after noon at which the bars closed that it was told of."""
 
@@ -29,6 +33,8 @@ class Ear:
 
     def on_bar(self, heard: Bar) -> None:
         assert heard.candle.event_time
+        self.is_told.set()
+        assert self.hold.wait(30)
         self.closed.append((heard.candle.event_time - NOON) // timedelta(minutes=1))
 
 
@@ -92,9 +98,25 @@ def test_bars_that_have_gone_by_are_told_from_where_the_time_was(rig: TopicsRig,
     last = reached(rig, market, range(100, 150))
     number = partition_of(rig, last)
     ear.market = key_of(last.venue, last.symbol)
-    market.go_back(number, ear.market, then_us)
+    market.tell_from(number, ear.market, then_us, lambda: None)
     eventually("they are told", lambda: ear.closed[-1:] == [150])
     assert ear.closed == list(range(101, 151))
+
+
+def test_who_comes_while_bars_are_told_hears_none_before_the_first_that_it_asks_for(
+    rig: TopicsRig, market: MarketTime, ear: Ear
+) -> None:
+    first = reached(rig, market, range(10))
+    number, ear.market = partition_of(rig, first), key_of(first.venue, first.symbol)
+    ear.hold.clear()
+    rig.emit([bar(minute) for minute in range(10, 50)])
+    eventually("the next bar is being told", lambda: ear.is_told.is_set())
+    ready_at: list[int] = []
+    then_us = times.from_datetime(NOON + timedelta(minutes=5))
+    market.tell_from(number, ear.market, then_us, lambda: ready_at.append(len(ear.closed)))
+    ear.hold.set()
+    eventually("they are told", lambda: ready_at != [] and 50 in ear.closed[ready_at[0] :])
+    assert next(one for one in ear.closed[ready_at[0] :] if one > 5) == 6
 
 
 def test_where_it_is_not_known_where_the_time_was_all_of_the_day_is_told_again(
@@ -102,5 +124,6 @@ def test_where_it_is_not_known_where_the_time_was_all_of_the_day_is_told_again(
 ) -> None:
     last = reached(rig, market, range(100))
     ear.market = key_of(last.venue, last.symbol)
-    market.go_back(partition_of(rig, last), ear.market, times.from_datetime(NOON - timedelta(minutes=1)))
+    before_us = times.from_datetime(NOON - timedelta(minutes=1))
+    market.tell_from(partition_of(rig, last), ear.market, before_us, lambda: None)
     eventually("they are told", lambda: len(ear.closed) == 100)

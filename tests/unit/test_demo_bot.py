@@ -99,6 +99,12 @@ def test_the_histogram_before_is_the_one_of_the_bar_before() -> None:
         assert after.previous is before.values
 
 
+def closes_at(signal: TradeSignal) -> datetime:
+    """When the bar closed that it rests on."""
+    assert signal.bar_close_time is not None
+    return signal.bar_close_time
+
+
 def test_a_signal_rests_on_the_update_of_its_bar_by_id(emitted: RecordingProducer) -> None:
     updates = {update.event_id: update for update in emitted.of(IndicatorUpdate)}
     signals = emitted.of(TradeSignal)
@@ -113,11 +119,6 @@ def test_a_signal_rests_on_the_update_of_its_bar_by_id(emitted: RecordingProduce
         assert signal.direction is Direction.LONG
 
 
-def closed_at(event: TradeSignal | IndicatorUpdate) -> datetime:
-    assert event.bar_close_time is not None
-    return event.bar_close_time
-
-
 def test_a_position_is_left_before_the_next_one_is_entered_and_named_by_the_trade_that_entered_it(
     emitted: RecordingProducer,
 ) -> None:
@@ -126,13 +127,12 @@ def test_a_position_is_left_before_the_next_one_is_entered_and_named_by_the_trad
     for entry, leaving in zip(signals[::2], signals[1::2], strict=True):
         trade = trade_of(entry, trades=CATALOGUE.by_class(Trade))
         assert leaving.position_ref == trade.trade_id
-        assert closed_at(leaving) > closed_at(entry)
-        assert entry.amount_quote == 100
-        assert (leaving.amount_quote, leaving.quantity) == (None, None)
+        assert closes_at(leaving) > closes_at(entry)
+        assert (entry.amount_quote, leaving.amount_quote) == (Decimal(100), None)
         # What closes a position never expires, and what opens one not within a run.
         assert leaving.valid_until is None
         assert entry.valid_until is not None
-        assert entry.valid_until - closed_at(entry) > timedelta(days=3)
+        assert entry.valid_until - closes_at(entry) > timedelta(days=3)
         assert leaving.tags["exit_reason"] in ("overbought", "stop", "time")
 
 
@@ -159,15 +159,15 @@ def test_signals_to_enter_are_dips_that_ended_above_the_long_average_while_nothi
 ) -> None:
     updates = [update for update in emitted.of(IndicatorUpdate) if update.timeframe == "1m"]
     expected = [
-        closed_at(after)
+        after.bar_close_time
         for before, after in pairwise(updates)
         if before.values.get("rsi_14", 50) < 30 <= after.values.get("rsi_14", 50)
         and "ema_200" in after.values
         and float(after.close or 0) > after.values["ema_200"]
     ]
     signals = emitted.of(TradeSignal)
-    held = [(closed_at(one), closed_at(other)) for one, other in zip(signals[::2], signals[1::2], strict=True)]
-    entered = [closed_at(signal) for signal in signals[::2]]
+    held = [(closes_at(one), closes_at(other)) for one, other in zip(signals[::2], signals[1::2], strict=True)]
+    entered = [closes_at(signal) for signal in signals[::2]]
     assert entered
     assert entered == [at for at in expected if not any(since < at <= until for since, until in held)]
 

@@ -41,8 +41,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def differences(self) -> int:
         """How many there are; 0 means that nothing was lost, doubled or altered."""
-        of_records = sum(line.difference for line in self.records)
-        return of_records + self.trading.difference + self.state.difference
+        return sum(line.difference for line in self.records) + self.trading.difference + self.state.difference
 
 
 class Prover:

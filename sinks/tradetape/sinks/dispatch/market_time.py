@@ -122,22 +122,39 @@ class MarketTime:
         """Follow these no more."""
         self._do(lambda consumer: self._unassign(consumer, partitions))
 
-    def go_back(self, partition: int, key: bytes, event_time_us: int) -> None:
-        """Read again every candle of a market that closes after a time. Raises BrokersUnreachable."""
+    def tell_from(self, partition: int, key: bytes, event_time_us: int, ready: Callable[[], None]) -> None:
+        """Call `ready` in the thread that tells, before it tells the market's first bar that closes after a time.
+
+        Bars that have gone by are read again. Raises BrokersUnreachable.
+        """
+        start = 0
+        if self._mark_before(partition, key, event_time_us) is None:
+            place = Partition(self._topic, partition)
+            start = self._reader.offsets_at([place], (event_time_us - MARGIN_US) // 1_000)[place]
+
+        def begin(consumer: Consumer) -> None:
+            # What was a mark a moment ago is one still, or a newer one has taken its place.
+            mark = self._mark_before(partition, key, event_time_us)
+            self._seek(consumer, partition, start if mark is None else mark.offset + 1)
+            ready()
+
+        self._do(begin)
+
+    def tell_from_offset(self, partition: int, offset: int, ready: Callable[[], None]) -> None:
+        """The same, before it tells the first bar from an offset on."""
+
+        def begin(consumer: Consumer) -> None:
+            self._seek(consumer, partition, offset)
+            ready()
+
+        self._do(begin)
+
+    def _mark_before(self, partition: int, key: bytes, event_time_us: int) -> Mark | None:
+        """The last mark of a market that is no newer than a time."""
         of_partition = self._marks.get(partition)
         marks = of_partition.get(key) if of_partition else None
         # A copy, since the thread that follows adds to it.
-        before = [one.offset for one in tuple(marks or ()) if one.time_us <= event_time_us]
-        if before:
-            start = before[-1] + 1
-        else:
-            place = Partition(self._topic, partition)
-            start = self._reader.offsets_at([place], (event_time_us - MARGIN_US) // 1_000)[place]
-        self._do(lambda consumer: self._seek(consumer, partition, start))
-
-    def go_back_to(self, partition: int, offset: int) -> None:
-        """Read again from an offset on."""
-        self._do(lambda consumer: self._seek(consumer, partition, offset))
+        return max((one for one in tuple(marks or ()) if one.time_us <= event_time_us), default=None)
 
     def check(self) -> None:
         """Raise what ended the thread."""
@@ -200,7 +217,6 @@ class MarketTime:
                 records.append(from_message(message))
             elif error.code() != KafkaError._PARTITION_EOF:
                 logger.warning("candles: %s", error.str(), extra={"action": "poll"})
-        # In this order: whoever orders in between finds that the time has come, and has these read again.
         self._tell_time([one for one in records if one.partition in self._positions])
         for record in records:
             self._take(record)
