@@ -28,7 +28,7 @@ from tradetape.console.local.ports import PortBook
 from tradetape.console.local.registry import Registry
 from tradetape.console.local.stack import LocalStack
 
-SERVICES = pytest.StashKey[dict[str, str]]()
+SERVICES = pytest.StashKey[Mapping[str, str]]()
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

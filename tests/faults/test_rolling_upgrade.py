@@ -186,8 +186,10 @@ class Upgrade:
 
     def kill(self) -> None:
         """For the way out."""
-        for one in (*self.bots.values(), *self.workers.values()):
-            one.kill()
+        for bot in self.bots.values():
+            bot.kill()
+        for worker in self.workers.values():
+            worker.kill()
 
 
 @pytest.fixture

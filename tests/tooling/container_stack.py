@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib import resources
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import docker
 import docker.errors
@@ -91,7 +91,7 @@ class ApacheKafka(DockerContainer):
     def __init__(self, port: int) -> None:
         super().__init__(KAFKA, labels=_labels())
         self.port = port
-        self.ports["9092"] = (LOOPBACK, port)
+        _publish(self, 9092, port)
         for name, value in _broker_settings(port).items():
             self.with_env(f"KAFKA_{name.upper().replace('.', '_')}", value)
         # Where its configuration is written at the start; in the image's own folder it need not be writable.
@@ -134,8 +134,14 @@ def _started(container: ContainerT) -> Iterator[ContainerT]:
 def _published(container: DockerContainer, port: int) -> int:
     """Publish a container's port on the loopback address alone; the port there."""
     chosen = any_free()
-    container.ports[str(port)] = (LOOPBACK, chosen)
+    _publish(container, port, chosen)
     return chosen
+
+
+def _publish(container: DockerContainer, port: int, chosen: int) -> None:
+    # The package's own method knows no address; what it keeps is handed on as it is.
+    ports: dict[str, Any] = container.ports
+    ports[str(port)] = (LOOPBACK, chosen)
 
 
 def _reach_by_loopback() -> None:
