@@ -89,7 +89,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def run(variables: dict[str, str], tmp_path: Path) -> Run:
     """The installed command in this system."""
     environment = clean_environment(tmp_path / "home", **variables)
-    return lambda *words: tradetape(*words, environment=environment)
+    return lambda *words, **more: tradetape(*words, environment={**environment, **more})
 
 
 def topic_of(settings: Settings, record: str) -> str:
@@ -317,7 +317,7 @@ def test_a_record_under_an_id_that_the_registry_never_gave_is_a_dead_letter(
 
 
 def test_a_record_of_a_later_version_waits_while_the_registry_is_away_and_is_then_stored_once(
-    settings: Settings, registry: Service, theirs: SchemaRegistryClient, kafka: str, postgres: str,
+    settings: Settings, registry: Service, theirs: SchemaRegistryClient, kafka: str, postgres: str, run: Run,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     codec, letters = codec_of(settings), MemoryDeadLetters("history")
@@ -334,8 +334,10 @@ def test_a_record_of_a_later_version_waits_while_the_registry_is_away_and_is_the
     with rig.working(sink):
         eventually("it has tried several times", lambda: caplog.text.count("waiting: a record waits for schema") >= 3)
         assert sink.counts["stored"] == 0
+        assert shown(run, kafka) == ["bad_magic", "registry_unreachable"]
         registry.up()
         eventually("the history has caught up", lambda: rig.has_come_to(ends))
+    assert shown(run, kafka) == ["bad_magic", "BTCUSDT"]
     assert dict(letters.refused) == {"bad_magic": 1}
     assert len(rig.table(rig.catalogue.by_record("Candle"))) == 1
 
@@ -345,6 +347,14 @@ def kill(registry: Service) -> None:
     assert found is not None
     found[0].kill()
     eventually("the registry is gone", lambda: registry.running() is None)
+
+
+def shown(run: Run, kafka: str) -> list[str]:
+    """Of each candle on the tape its symbol, as tail shows it, or why it cannot be."""
+    done = run("tail", "candles", "--from", "beginning", KAFKA_BOOTSTRAP_SERVERS=kafka)
+    assert done.returncode == 0, done.stderr
+    documents = [json.loads(line) for line in done.stdout.splitlines()]
+    return [one["event"]["symbol"] if "event" in one else one["error"]["reason"] for one in documents]
 
 
 def test_a_bot_starts_while_the_registry_is_away_with_one_warning_and_the_same_ids(

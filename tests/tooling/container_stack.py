@@ -139,7 +139,7 @@ def _published(container: DockerContainer, port: int) -> int:
 
 
 def _publish(container: DockerContainer, port: int, chosen: int) -> None:
-    # The package's own type knows of a port alone; Docker's client takes an address with it.
+    # The package's own method knows no address; what it keeps is handed on as it is.
     ports: dict[str, Any] = container.ports
     ports[str(port)] = (LOOPBACK, chosen)
 

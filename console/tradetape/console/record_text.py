@@ -45,8 +45,8 @@ class RecordText:
                 f"{_moment(_emitted_at(record))}  {letter['worker']}  {place}  {letter['reason']}: {letter['message']}"
             )
         try:
-            event = self._codec.decode(record.topic, record.value)
-        except (DecodeError, RegistryUnreachable) as error:
+            event = self._event(record)
+        except DecodeError as error:
             return f"{_moment(_emitted_at(record))}  {record.place}  cannot be decoded: {error}"
         assert event.event_time
         return f"{_moment(event.event_time)}  {event.venue}:{event.symbol}  {' '.join(_said(event))}"
@@ -67,16 +67,20 @@ class RecordText:
                 found |= {"dead_letter": _letter(record), "value_base64": _base64(record.value)}
         else:
             try:
-                found["event"] = self._codec.decode(record.topic, record.value)
-            except (DecodeError, RegistryUnreachable) as error:
-                found |= {"error": _why(error), "value_base64": _base64(record.value)}
+                found["event"] = self._event(record)
+            except DecodeError as error:
+                found |= {
+                    "error": {"reason": error.reason, "detail": error.detail},
+                    "value_base64": _base64(record.value),
+                }
         return msgspec.json.encode(found).decode()
 
-
-def _why(error: DecodeError | RegistryUnreachable) -> dict[str, str]:
-    if isinstance(error, DecodeError):
-        return {"reason": error.reason, "detail": error.detail}
-    return {"reason": "registry_unreachable", "detail": str(error)}
+    def _event(self, record: Record) -> Event:
+        """Raises DecodeError, also while the schema cannot be had: whoever looks on does not wait."""
+        try:
+            return self._codec.decode(record.topic, record.value)
+        except RegistryUnreachable as error:
+            raise DecodeError("registry_unreachable", str(error)) from error
 
 
 def _said(event: Event) -> Iterator[str]:

@@ -28,6 +28,8 @@ logger = logging.getLogger("tradetape.producers")
 
 ANSWER_TIMEOUT_S = 2.5
 """For all of a registry's answers together: a bot waits no longer for one that hangs."""
+FIRST_TIMEOUT_S = 20.0
+"""The same where nothing was kept: there is nothing to go on with."""
 
 _Found = dict[str, dict[int, Schema]]
 
@@ -58,7 +60,11 @@ def codec_of(
 
     registry = open_registry()
     kept_at = _kept_at(registry.address, on_topics.prefix, settings.cache)
-    found = _found(registry, on_topics, kept_at)
+    kept = _read_kept(kept_at)
+    if kept is None:
+        registry = registry_of(settings, timeout_s=FIRST_TIMEOUT_S)
+    found = _found(registry, on_topics, kept)
+    _keep(kept_at, _Kept(registry.address, found))
 
     def learned(subject: str, schema_id: int, schema: Schema) -> None:
         found.setdefault(subject, {})[schema_id] = schema
@@ -78,20 +84,17 @@ def registry_of(settings: Settings, *, timeout_s: float) -> Registry:
         raise SettingsError(f"SCHEMA_REGISTRY_URL {error}") from None
 
 
-def _found(registry: Registry, catalogue: Catalogue, path: Path) -> _Found:
+def _found(registry: Registry, catalogue: Catalogue, kept: _Found | None) -> _Found:
     from tradetape.schemas.registry import read
 
     try:
         with registry:
-            found = read(registry, catalogue)
+            return read(registry, catalogue)
     except RegistryUnreachable as error:
-        kept = _read_kept(path)
         if kept is None:
             raise RegistryUnreachable(f"{error}; its ids were never kept here, so it is needed once") from error
         logger.warning("%s; going on with the ids that it gave before", error)
         return kept
-    _keep(path, _Kept(registry.address, found))
-    return found
 
 
 def _kept_at(address: str, prefix: str, cache: str | None) -> Path:
