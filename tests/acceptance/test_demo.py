@@ -27,6 +27,8 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from tradetape.console.local.stack import LocalStack
 from waiting import eventually
 
+pytestmark = pytest.mark.local
+
 TRADETAPE = Path(sys.executable).with_name("tradetape")
 TABLES = {
     "Candle": "candles",

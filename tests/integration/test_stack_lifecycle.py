@@ -26,6 +26,8 @@ from tradetape.console.errors import ServiceFailed
 from tradetape.console.local.ports import LOOPBACK, PortBook
 from tradetape.console.local.stack import LocalStack
 
+pytestmark = pytest.mark.local
+
 SERVICES = ("kafka", "postgres", "redis")
 """Those that a plain `up` starts; the registry has tests of its own."""
 DEADLINE_S = 60.0

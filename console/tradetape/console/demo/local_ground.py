@@ -47,9 +47,9 @@ class LocalGround:
         topics.apply(topics.admin_client(KafkaSettings.of(settings)), settings.catalogue())
         migrate(settings.required("DATABASE_URL"))
         if settings.schema_registry_url:
-            for subject, _, refusal in register_all(settings):
-                if refusal is not None:
-                    raise DemoFailed(f"{subject}: {refusal}")
+            for one in register_all(settings):
+                if one.refusal is not None:
+                    raise DemoFailed(f"{one.subject}: {one.refusal}")
 
     @contextmanager
     def workers(self, venue: str) -> Iterator[Crew]:

@@ -12,7 +12,8 @@ import queue
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -28,6 +29,7 @@ from tradetape.streams.record import Record, from_message
 from tradetape.streams.topic_reader import TopicReader
 
 logger = logging.getLogger("tradetape.sinks")
+T = TypeVar("T")
 
 LOOK_BACK_US = times.DAY_US
 """How far back candles are read when a partition is taken: a market without a newer one has no time yet."""
@@ -226,7 +228,10 @@ class MarketTime:
         told = set[bytes]()
         for record in reversed(records):
             key = record.key or b""
-            if key not in told and (candle := self._candle(record)) is not None:
+            if key in told:
+                continue
+            candle = self._patiently(partial(self._candle, record))
+            if candle is not None:
                 told.add(key)
                 assert candle.event_time is not None
                 time_us = max(self._times_us.get(key, 0), times.from_datetime(candle.event_time))
@@ -239,28 +244,33 @@ class MarketTime:
         if record.partition not in self._positions:
             return
         if self._listener is not None and self._listener.wants(record.key or b""):
-            candle = self._candle(record)
-            if candle is not None and candle.is_final:
-                self._heard(Bar(candle, record.partition, record.offset), self._listener)
+            listener = self._listener
+            self._patiently(lambda: self._heed(record, listener))
         self._positions[record.partition] = record.offset + 1
 
+    def _heed(self, record: Record, listener: Listener) -> None:
+        candle = self._candle(record)
+        if candle is not None and candle.is_final:
+            listener.on_bar(Bar(candle, record.partition, record.offset))
+
     def _candle(self, record: Record) -> Candle | None:
-        """None for what cannot be read: a dead letter of those who store candles."""
+        """None for what cannot be read: a dead letter of those who store candles. Raises RegistryUnreachable."""
         try:
             candle = self._codec.decode(record.topic, record.value)
         except DecodeError:
             return None
         return candle if isinstance(candle, Candle) else None
 
-    def _heard(self, bar: Bar, listener: Listener) -> None:
+    def _patiently(self, attempt: Callable[[], T]) -> T | None:
+        """What the attempt gives; it is made again while something is away. None once it is time to stop."""
         backoff = Backoff()
         while not self._stop.is_set():
             try:
-                listener.on_bar(bar)
-                return
+                return attempt()
             except Transient as error:
                 logger.warning("waiting: %s", error, extra={"action": "wait"})
                 self._stop.wait(backoff.next_s())
+        return None
 
 
 def key_of(venue: str, symbol: str) -> bytes:
