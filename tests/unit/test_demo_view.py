@@ -29,7 +29,9 @@ ENTRY = Step(
     dispatch_id="d15b", dispatch_outcome="ACKED", executor="paper", fill_id="f111", side="BUY",
     quantity=Decimal("45.20182614"), price=Decimal("2.2123"),
 )  # fmt: skip
-EXIT = ENTRY._replace(signal_id="5e1e", action="EXIT", fill_id="f112", side="SELL", reasons=["RSI rose above 70"])
+EXIT = msgspec.structs.replace(
+    ENTRY, signal_id="5e1e", action="EXIT", fill_id="f112", side="SELL", reasons=["RSI rose above 70"]
+)
 
 
 def shown(what: RenderableType) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 from importlib.resources import files
-from typing import NamedTuple
 
+import msgspec
 import psycopg
 from psycopg.rows import class_row
 from psycopg.sql import SQL
 
 
-class Step(NamedTuple):
+class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One fill, everything that led to it, and the close of its position, which is the same for all of them."""
 
     close_id: str
