@@ -217,8 +217,9 @@ def test_of_two_answers_under_two_memories_the_first_on_the_tape_holds(
     assert traded == ({"BTCUSDT", "ETHUSDT"} if first.outcome.value == "PASSED" else {"ETHUSDT"})
     assert (first.outcome.value == "PASSED") is is_stalled_first
     # Whoever comes next says so too, from this memory and from one that is made of the tape.
-    for lose in (lambda: None, rig.lose_redis):
-        lose()
+    for is_lost in (False, True):
+        if is_lost:
+            rig.lose_redis()
         worker = rig.worker(LAST_PLACE)
         worker.process([disputed])
         assert repr(answers()[-1]) == repr(first)
