@@ -150,7 +150,7 @@ def test_a_paused_dispatcher_that_wakes_up_after_another_took_over_sends_nothing
 
 def stopped_before_its_call(rig: DispatchRig, dispatchers: Dispatchers) -> Trade:
     """The trade whose dispatcher was stopped between intent and call, and woken after another had taken over from it."""
-    (one,) = rig.emit(trade(0))
+    one: Trade = rig.emit(trade(0))[0]
     with dispatchers.started("stopped before call", f"{one.idempotency_key}:0") as stale:
         stale.until("it has stopped", lambda: psutil.Process(stale.pid).status() == psutil.STATUS_STOPPED)
         dispatchers.finish()

@@ -18,7 +18,7 @@ from dispatch_rig import NOON, DispatchRig, Scripted, bar, trade
 from positions_rig import Run
 from tradetape.console.cli import main
 from tradetape.console.errors import UsageError
-from tradetape.schemas import Action, DispatchOutcome, Event, Fill, Leg, RunMode, Trade, TradeDispatch
+from tradetape.schemas import Action, DispatchOutcome, Event, Fill, Leg, RunMode, Side, Trade, TradeDispatch
 from tradetape.sinks.dispatch.executor import Answer, Order, OrderNotTaken, load
 from tradetape.sinks.dispatch.telling import Telling
 from tradetape.sinks.errors import ExecutorUnusable
@@ -88,6 +88,7 @@ def test_only_trades_of_the_own_mode_are_dispatched_and_none_that_was_replayed(r
 def test_a_trade_that_was_replayed_onto_the_topic_is_not_dispatched(rig: DispatchRig) -> None:
     effects, executor = KafkaEffects(worker="approval", codec=rig.codec, kafka=rig.kafka), Scripted()
     for_once, replayed = effects.stamped([trade(0, correlation_id="c"), trade(1, correlation_id="c")])
+    effects.close()
     rig.put(for_once.topic, [(for_once.key, for_once.value)])
     rig.put(replayed.topic, [(replayed.key, replayed.value)], headers=[("x-replay", b"a-run")])
     sink = rig.sink_of(executor)
@@ -345,7 +346,7 @@ def test_an_order_that_turns_out_to_be_filled_gets_its_fill_and_its_position_can
 
     out = Fill(
         venue="v", symbol="BTCUSDT", event_time=fill["event_time"] + timedelta(minutes=1), trade_id=leave.trade_id,
-        position_ref=enter.trade_id, account_id="main", venue_order_id="4712", venue_trade_id="1", side="BUY",
+        position_ref=enter.trade_id, account_id="main", venue_order_id="4712", venue_trade_id="1", side=Side.BUY,
         price="90.5", quantity="2", amount_quote="181",
     )  # fmt: skip
     rig.emit(out, source="venue")

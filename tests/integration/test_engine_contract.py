@@ -170,8 +170,8 @@ class BrokerRig:
         self._group = f"{prefix}group"
         self._letters_topic = f"{prefix}dead-letters"
         self._kafka = KafkaSettings(bootstrap_servers=servers)
-        self._admin = AdminClient({"bootstrap.servers": servers})
-        self._producer = Producer({"bootstrap.servers": servers})
+        self._admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
+        self._producer = Producer({"bootstrap.servers": servers, "log_level": 0})
         self._offsets = GroupOffsets(servers, self._group)
         self._open: list[Running] = []
         self._make(self._letters_topic, partitions=1)

@@ -61,8 +61,8 @@ class Market:
         self.catalogue, self.kafka = rig.catalogue, rig.kafka
         self.group = f"{prefix}positions"
         self._prefix, self._folder = prefix, folder
-        self._admin = AdminClient({"bootstrap.servers": servers})
-        self._producer = Producer({"bootstrap.servers": servers, "partitioner": "murmur2_random"})
+        self._admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
+        self._producer = Producer({"bootstrap.servers": servers, "partitioner": "murmur2_random", "log_level": 0})
 
     def write(self, records: list[Record]) -> None:
         """Put records onto their topics, partitioned by their keys."""

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from tradetape.console import exit_codes
 from tradetape.console.errors import UsageError
+from tradetape.console.parsers import Commands
 
 if TYPE_CHECKING:
     from tradetape.producers.connection import KafkaSettings
     from tradetape.schemas import Codec, Fill
     from tradetape.sinks.dispatch.job import Attempt
 
-_RAW = argparse.RawDescriptionHelpFormatter
 LISTED = 50
 FILLED = "filled"
 LARGEST_AMOUNT = Decimal(10) ** 20
@@ -28,25 +28,24 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of the dispatch."""
     dispatch = commands.add_parser(
-        "dispatch", help="orders handed to executors", formatter_class=_RAW,
+        "dispatch", help="orders handed to executors",
         epilog="examples:\n  tradetape dispatch list --in-doubt\n"
         '  tradetape dispatch resolve TRADE_ID 0 --why "not among the orders there" --as failed',
     )  # fmt: skip
-    actions = dispatch.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = dispatch.actions()
     listed = actions.add_parser(
-        "list", help="attempts and what became of them", formatter_class=_RAW,
+        "list", run=_list, help="attempts and what became of them",
         description="The newest attempts, those without a final word first.",
         epilog="example:\n  tradetape dispatch list --in-doubt",
     )  # fmt: skip
     listed.add_argument("--in-doubt", action="store_true", help="only those that wait for a person")
     listed.add_argument("-n", "--limit", type=int, default=LISTED, metavar="N", help="at most N (default: %(default)s)")
-    listed.add_argument("--json", action="store_true", help="JSON lines")
-    listed.set_defaults(run=_list)
+    listed.add_json("JSON lines")
     resolve = actions.add_parser(
-        "resolve", help="say what became of an order in doubt", formatter_class=_RAW,
+        "resolve", run=_resolve, help="say what became of an order in doubt",
         description="Give an order in doubt its outcome, in the table and on the tape. Nothing is sent.\n\n"
         "filled: the far side has carried it out; its fill goes onto the tape. accepted: the far side has it,\n"
         "and whoever else emits fills will emit its own. failed, expired: it never will have it.",
@@ -68,7 +67,6 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     fill.add_argument("--fee", type=_decimal, metavar="F", help="fee paid")
     fill.add_argument("--fee-asset", metavar="ASSET", help="what the fee was paid in (default: the quote currency)")
     fill.add_argument("--at", type=_time, metavar="TIME", help="when, ISO 8601 (default: when it was handed over)")
-    resolve.set_defaults(run=_resolve)
 
 
 def _list(args: argparse.Namespace) -> int:
