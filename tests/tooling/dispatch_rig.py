@@ -102,22 +102,25 @@ class DispatchRig(HistoryRig):
             dsn=self.dispatch_dsn, sink=NAME, topic_uuid=TopicIds(self.kafka),
             trades_topic=codec.catalogue.topic_name(codec.catalogue.by_class(Trade)),
         )  # fmt: skip
-        tell = Telling(KafkaEffects(worker=NAME, codec=codec, kafka=self.kafka)).tell
+        telling = Telling(KafkaEffects(worker=NAME, codec=codec, kafka=self.kafka))
         dispatcher = Dispatcher(
-            intents=intents, tell=tell, executor=executor, now_us=lambda: time.time_ns() // 1_000,
+            intents=intents, tell=telling.tell, executor=executor, now_us=lambda: time.time_ns() // 1_000,
             clock=lambda _: int((NOON + timedelta(hours=1)).timestamp() * 1_000_000),
         )  # fmt: skip
         return DispatchSink(
             codec=codec, intents=intents, dispatcher=dispatcher, executor=executor, reader=TopicReader(self.kafka),
-            dead_letters=MemoryDeadLetters(NAME), run_mode=run_mode, **more,
+            telling=telling, dead_letters=MemoryDeadLetters(NAME), run_mode=run_mode, **more,
         )  # fmt: skip
 
-    def sink_by(self, *words: str, run_mode: str = "PAPER") -> DispatchSink:
-        """The dispatcher that `tradetape work dispatch` makes of these options."""
+    def sink_by(self, *words: str, run_mode: str = "PAPER", **more: Any) -> DispatchSink:
+        """The dispatcher that `tradetape work dispatch` makes of these options, and of more settings."""
         parser = argparse.ArgumentParser()
         dispatch_executors.add_arguments(parser)
         settings = Settings(
-            kafka_bootstrap_servers=self.kafka.bootstrap_servers, database_url=self.dispatch_dsn, run_mode=run_mode
+            kafka_bootstrap_servers=self.kafka.bootstrap_servers,
+            database_url=self.dispatch_dsn,
+            run_mode=run_mode,
+            **more,
         )
         letters: Any = MemoryDeadLetters(NAME)
         return dispatch_executors.sink_of(

@@ -75,7 +75,9 @@ class HistoryRig:
         headers: list[tuple[str, str | bytes | None]] | None = None,
     ) -> None:
         """Raw records, (key, value) each, onto a topic."""
-        client = RawProducer({"bootstrap.servers": self.kafka.bootstrap_servers, "partitioner": "murmur2_random"})
+        client = RawProducer(
+            {"bootstrap.servers": self.kafka.bootstrap_servers, "partitioner": "murmur2_random", "log_level": 0}
+        )
         for key, value in values:
             client.produce(topic, value=value, key=key, headers=headers or [])
         assert client.flush(DEADLINE_S) == 0
