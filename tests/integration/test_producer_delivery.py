@@ -29,6 +29,7 @@ from tradetape.producers import market as market_module
 from tradetape.producers import producer as producer_module
 from tradetape.producers.client import Client
 from tradetape.producers.connection import KafkaSettings
+from tradetape.producers.outbox import pump as pump_module
 from tradetape.schemas import (
     CATALOGUE,
     Action,
@@ -240,6 +241,21 @@ def test_a_decision_whose_topic_is_missing_waits_until_it_is_there(kafka: str, t
         assert tape.flush(DEADLINE_S)
         assert tape.health().outbox.held == {}
     assert len(on_the_tape(kafka, topic)) == 1
+
+
+def test_a_backlog_of_more_than_two_rounds_arrives_once_and_in_order(
+    kafka: str, catalogue: Catalogue, topic_prefix: str, closed_port: str
+) -> None:
+    count = 2 * pump_module.ROUND_SLICES * pump_module.SLICE_RECORDS + 7
+    with Producer(bootstrap_servers=closed_port, source="bot", catalogue=catalogue) as before:
+        for number in range(count):
+            before.emit(signal(number))
+        before.close(timeout_s=0)
+    with Producer(bootstrap_servers=kafka, source="bot", catalogue=catalogue) as after:
+        assert after.flush(DEADLINE_S)
+        assert after.health().outbox.events == 0
+    seen = [body(one, "TradeSignal")["producer_seq"] for one in on_the_tape(kafka, f"{topic_prefix}trade-signals")]
+    assert seen == list(range(1, count + 1))
 
 
 def test_decisions_that_cannot_be_delivered_wait_in_the_outbox_and_emit_did_not_wait(away: str) -> None:

@@ -65,7 +65,9 @@ def test_what_is_added_together_is_added_in_order_or_not_at_all(tmp_path: Path) 
 def test_a_round_is_bounded_by_bytes_and_has_at_least_one_record(outbox: OutboxStore) -> None:
     outbox.add([record(number, size=1_000) for number in range(5)])
     assert ids(outbox.oldest("signals", limit=100, max_bytes=1)) == ["id0"]
-    assert ids(outbox.oldest("signals", limit=100, max_bytes=2_500)) == ["id0", "id1", "id2"]
+    found = outbox.oldest("signals", limit=100, max_bytes=2_500)
+    assert ids(found) == ["id0", "id1", "id2"]
+    assert ids(outbox.oldest("signals", after=found[-1].number, limit=100, max_bytes=1)) == ["id3"]
 
 
 @pytest.mark.parametrize("durability", ["process", "power"])
