@@ -186,6 +186,24 @@ class Crew:
                 worker.kill()
 
 
+class Shifts(Crew):
+    """The workers as replicas that come and go in order: of each role one at least, and `MOST_REPLICAS` at most."""
+
+    def _strike(self, place: int, now: float) -> None:
+        role = self._roles[place]
+        count = sum(one is role for one in self._roles)
+        if count == 1 or (count < MOST_REPLICAS and self._chance.random() < 0.5):
+            self._roles.append(role)
+            self._workers.append(self._started(role))
+            self.struck.append(f"{role.name} came")
+        else:
+            worker = self._workers.pop(place)
+            self._roles.pop(place)
+            assert worker.stop() == 0, worker.log.read_text()[-3_000:]
+            self.struck.append(f"{role.name} went")
+
+
+MOST_REPLICAS = 3
 START_S = 8.0
 """Left in peace at first, to come to work."""
 BETWEEN_S = (0.5, 3.0)
@@ -210,7 +228,7 @@ class FlowRig(DispatchRig):
             run_mode=RunMode.PAPER,
         )  # fmt: skip
 
-    def crew(self, server: OrderServer, chance: random.Random) -> Crew:
+    def crew(self, server: OrderServer, chance: random.Random, kind: type[Crew] = Crew) -> Crew:
         """The workers of approval, dispatch to this far side, and positions."""
         prefix = self.catalogue.prefix
         roles = [
@@ -222,7 +240,7 @@ class FlowRig(DispatchRig):
             **self.worker_environment(), "REDIS_URL": self._redis_url, "TRADETAPE_REDIS_PREFIX": prefix.rstrip("."),
             "TRADETAPE_POLICY_FILE": str(self.policy),
         }  # fmt: skip
-        return Crew(roles, environment=environment, folder=self._folder, chance=chance)
+        return kind(roles, environment=environment, folder=self._folder, chance=chance)
 
 
 def real_bars(folder: Path, symbols: Sequence[str], count: int) -> Iterator[Sequence[Candle]]:
