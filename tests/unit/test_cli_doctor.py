@@ -105,6 +105,11 @@ def test_a_redis_without_what_the_script_needs_fails(version: str) -> None:
     assert judged(redis_version=version)["redis"].state is State.FAIL
 
 
+def test_a_node_of_a_redis_cluster_fails_before_a_worker_waits_for_it() -> None:
+    assert judged(redis_mode="cluster")["redis mode"].state is State.FAIL
+    assert "redis mode" not in judged(redis_mode="standalone")
+
+
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
 def test_a_redis_that_drops_keys_fails_with_the_command_that_stops_it(policy: str) -> None:
     found = judged(maxmemory_policy=policy)["redis policy"]
