@@ -79,12 +79,22 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerCluster]
 @pytest.mark.long
 @pytest.mark.timeout(1_500)
 @pytest.mark.parametrize("blow", ["kill", "stop"])
-@pytest.mark.parametrize("duration_s", [pytest.param(300, id="whole"), pytest.param(60, id="small")])
+@pytest.mark.parametrize(
+    ("duration_s", "engines"),
+    [pytest.param(300, ("kafka",), id="whole"), pytest.param(60, ("kafka", "faust"), id="small")],
+)
 def test_whichever_broker_is_lost_nothing_acknowledged_is(
-    cluster: BrokerCluster, topic_prefix: str, postgres: str, redis_url: str, tmp_path: Path, duration_s: int, blow: str
+    cluster: BrokerCluster,
+    topic_prefix: str,
+    postgres: str,
+    redis_url: str,
+    tmp_path: Path,
+    duration_s: int,
+    engines: tuple[str, ...],
+    blow: str,
 ) -> None:
     rig = HistoryRig(kafka=cluster.kafka.bootstrap_servers, prefix=topic_prefix, dsn=postgres, replication=3)
-    ledger, fleet = Ledger(), Fleet(rig, redis_url=redis_url, folder=tmp_path, engines=("kafka", "faust"))
+    ledger, fleet = Ledger(), Fleet(rig, redis_url=redis_url, folder=tmp_path, engines=engines)
     load = Load(
         rig, ledger, events_per_s=EVENTS_PER_S, signal_every=SIGNAL_EVERY,
         start=datetime.now(UTC), step=timedelta(seconds=1 / EVENTS_PER_S),
@@ -119,22 +129,18 @@ def test_topics_of_three_brokers_are_acknowledged_by_two_and_doctor_sees_who_is_
         {"KAFKA_BOOTSTRAP_SERVERS": cluster.kafka.bootstrap_servers, "TRADETAPE_TOPIC_PREFIX": topic_prefix}
     )
 
-    def found() -> State:
-        return next(one.state for one in kafka.check(settings) if one.subject == "replicas")
+    def found() -> State | None:
+        return next((one.state for one in kafka.check(settings) if one.subject == "replicas"), None)
 
     made = topics.apply(admin, catalogue, replication=3)
     assert {(one.replicas, one.settings["min.insync.replicas"]) for one in made} == {(3, (None, "2"))}
     eventually("the cluster is whole", cluster.is_whole)
     assert {one.action for one in topics.apply(admin, catalogue)} == {"same"}
     assert found() is State.OK
-    first, second, _ = cluster.brokers
+    cluster.brokers[0].kill()
     try:
-        first.kill()
         eventually("one is missed", lambda: found() is State.WARN)
-        second.pause()
-        eventually("most are missed", lambda: found() is State.FAIL)
     finally:
-        second.wake()
         cluster.up()
     eventually("the cluster is whole again", cluster.is_whole, timeout_s=WHOLE_S)
     assert found() is State.OK

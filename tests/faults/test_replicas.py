@@ -16,7 +16,7 @@ from history_rig import HistoryRig
 from history_workers import Load, Witness
 from ledger import Ledger
 
-EVENTS_PER_S = 1_500
+EVENTS_PER_S = 600
 MOST_REPLICAS = 3
 STATE = ("kafka", "faust")
 

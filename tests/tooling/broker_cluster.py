@@ -27,10 +27,12 @@ from waiting import eventually
 BROKERS = 3
 PORTS = range(20_000, 32_000)
 """Below those that the system gives to clients: a killed broker's port must still be free when it starts again."""
-# Of a setting that a file gives twice Kafka takes the last.
+# Of a setting that a file gives twice Kafka takes the last. On a busy machine a controller may be silent for a while.
 SETTINGS = """
 node.id={number}
 controller.quorum.voters={voters}
+controller.quorum.election.timeout.ms=4000
+controller.quorum.fetch.timeout.ms=8000
 default.replication.factor=3
 min.insync.replicas=2
 offsets.topic.replication.factor=3
