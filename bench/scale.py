@@ -52,8 +52,8 @@ class Work(NamedTuple):
 
     name: str
     words: tuple[str, ...]
-    count: int
-    quick_count: int
+    records: int
+    quick_records: int
 
 
 WORKS = (
@@ -75,9 +75,9 @@ def run(services: Services, options: Options) -> Report:
     """Measure."""
     report = Report("scale", "one worker and two of one group, on records that all come at once")
     series = QUICK_SERIES if options.quick else SERIES
-    records = _records(services, max(one.quick_count if options.quick else one.count for one in WORKS), series)
+    records = _records(services, max(one.quick_records if options.quick else one.records for one in WORKS), series)
     for work in WORKS:
-        taken = records[: work.quick_count if options.quick else work.count]
+        taken = records[: work.quick_records if options.quick else work.records]
         runs: dict[int, list[Run]] = {1: [], 2: []}
         for number in range(options.rounds):
             for workers in runs:

@@ -25,6 +25,8 @@ from tradetape.streams.errors import BrokersUnreachable
 from waiting import eventually
 
 BROKERS = 3
+START_S = 300.0
+"""Three Javas at once, on a machine that may be busy with others."""
 PORTS = range(20_000, 32_000)
 """Below those that the system gives to clients: a killed broker's port must still be free when it starts again."""
 # Of a setting that a file gives twice Kafka takes the last. On a busy machine a controller may be silent for a while.
@@ -65,6 +67,14 @@ class Broker(Kafka):
         own = SETTINGS.format(number=self.number, voters=voters)
         return super().properties(port, controller, data) + own
 
+    def begin(self) -> None:
+        """Start it, and wait for nothing: one alone is no cluster, and answers nobody."""
+        self._start()
+
+    def is_up(self) -> bool:
+        """Whether it answers."""
+        return self.answers(self.port)
+
     def kill(self) -> None:
         """kill -9."""
         self._process().kill()
@@ -101,9 +111,10 @@ class BrokerCluster:
         self._admin = topics.admin_client(self.kafka)
 
     def up(self) -> None:
-        """Start those that do not run, side by side, for one alone is no cluster."""
+        """Start all, side by side, and wait until they answer."""
         with ThreadPoolExecutor(BROKERS) as pool:
-            list(pool.map(lambda broker: broker.up(), self.brokers))
+            list(pool.map(Broker.begin, self.brokers))
+        eventually("the brokers answer", lambda: all(one.is_up() for one in self.brokers), timeout_s=START_S)
 
     def is_whole(self) -> bool:
         """Whether every partition has a leader and lies whole on as many brokers as it should."""
@@ -127,7 +138,6 @@ def running_cluster(folder: Path) -> Iterator[BrokerCluster]:
     cluster = BrokerCluster(folder)
     try:
         cluster.up()
-        eventually("the cluster is whole", cluster.is_whole)
         yield cluster
     finally:
         cluster.down()
