@@ -1,5 +1,4 @@
-"""The whole flow on real candles while its workers are killed and paused at random, or more of them come and some go:
-signal, decision, trade, order, position.
+"""The whole flow on real candles while its workers are killed and paused at random: signal, decision, trade, order, position.
 
 Each step is judged by what lies on the tape, and orders by the far side's own book, which no worker can touch.
 """
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 
 from dispatch_rig import OrderServer
-from flow_rig import Bot, Crew, Exchange, FlowRig, Shifts, real_bars
+from flow_rig import Bot, Chance, Crew, Exchange, FlowRig, real_bars
 from tradetape.schemas import Event, SignalDecision, Trade, TradeClosed, TradeDispatch
 from tradetape.streams.approval import policy_file
 from tradetape.streams.approval.audit import SAME, audit
@@ -47,31 +46,31 @@ def server(tmp_path: Path) -> Iterator[OrderServer]:
     made.close()
 
 
-@pytest.mark.parametrize("kind", [pytest.param(Crew, id="killed-or-paused"), pytest.param(Shifts, id="come-and-go")])
-def test_whatever_happens_to_workers_each_signal_has_one_answer_and_each_trade_at_most_one_order(
-    rig: FlowRig, server: OrderServer, market_data: Path, kind: type[Crew]
+def test_whatever_is_killed_or_paused_each_signal_has_one_answer_and_each_trade_at_most_one_order(
+    rig: FlowRig, server: OrderServer, market_data: Path
 ) -> None:
     seed = random.SystemRandom().randrange(10_000)
     print(f"seed {seed}")
-    exchange, crew = Exchange(server), rig.crew(server, random.Random(seed), kind)
+    exchange, crew = Exchange(server), rig.crew(server)
+    chance = Chance(crew, random.Random(seed))
     try:
         with rig.tape_of_bot() as tape:
             bot = Bot(tape, exchange, real_bars(market_data, SYMBOLS, BARS), bars_per_s=BARS_PER_S)
-            eventually("all bars are told", lambda: _has_gone_by(bot, crew), timeout_s=TIMEOUT_S)
+            eventually("all bars are told", lambda: _has_gone_by(bot, chance), timeout_s=TIMEOUT_S)
             crew.wake_all()
             eventually("the flow comes to rest", lambda: _is_at_rest(rig, bot, crew), timeout_s=SETTLE_S)
     finally:
         crew.kill()
     print(Counter(crew.struck))
-    assert len(set(crew.struck)) == 6, "every role was struck in both ways"
+    assert len(set(crew.struck)) == 6, "every role was killed and paused"
     judge_decisions(rig, bot.signal_ids)
     judge_orders(rig, server)
     judge_positions(rig, exchange)
 
 
-def _has_gone_by(bot: Bot, crew: Crew) -> bool:
+def _has_gone_by(bot: Bot, chance: Chance) -> bool:
     bot.step()
-    crew.step()
+    chance.step()
     return bot.is_done
 
 

@@ -1,5 +1,5 @@
 """Replicas of the workers of history and current state come and go under load: partitions move, and no event is lost,
-doubled or overtaken by an older one (I3, I6). The other workers' replicas come and go in test_flow_chaos.py."""
+doubled or overtaken by an older one (I3, I6)."""
 
 from __future__ import annotations
 
