@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import candles, dispatch, emit, history, latency, outage, poison, promises, replay, state
+from bench import candles, dispatch, emit, history, latency, outage, poison, promises, replay, scale, state
 from bench.errors import BenchFailed
 from bench.options import Options
 from bench.peers import comparison as peers
@@ -36,6 +36,7 @@ SUBJECTS: Mapping[str, Callable[[Services, Options], Report]] = {
     "latency": latency.run,
     "dispatch": dispatch.run,
     "replay": replay.run,
+    "scale": scale.run,
     "promises": promises.run,
     "candles": candles.run,
 }

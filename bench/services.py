@@ -58,9 +58,13 @@ class Services:
         migrate(dsn)
         return dsn
 
+    def redis_client(self) -> redis.Redis:
+        """A client of the Redis."""
+        return redis.Redis.from_url(self.redis_url)
+
     def empty_redis(self) -> redis.Redis:
         """A client of the Redis, which holds nothing."""
-        client = redis.Redis.from_url(self.redis_url)
+        client = self.redis_client()
         client.flushall()
         return client
 

@@ -163,7 +163,7 @@ def test_records_of_old_events_bear_the_time_of_their_writing_which_retention_go
     admin = topics.admin_client(rig.kafka)
     for series in (rig, elsewhere):
         # CreateTime: Kafka deletes a segment once its newest record is older than retention.ms, by the record's own time.
-        changes = topics.differences(admin, series.catalogue.topics(), topics.partition_counts(admin))
+        changes = topics.differences(admin, series.catalogue.topics(), topics.layout_of(admin))
         assert {one.action for one in changes} == {"same"}
         records = series.tape()
         assert {datetime.fromtimestamp(series.plain(one)["event_time"] / 1e6, UTC).year for one in records} == {*YEARS}

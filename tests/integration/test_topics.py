@@ -88,6 +88,16 @@ def test_a_second_apply_changes_nothing(admin: AdminClient, catalogue: Catalogue
     assert actions(topics.apply(admin, catalogue)) == {"same"}
 
 
+def test_what_one_broker_keeps_it_alone_acknowledges(admin: AdminClient, catalogue: Catalogue) -> None:
+    """Whatever else was set: of a single replica two can never be in sync, and nothing could be written."""
+    topics.apply(admin, catalogue)
+    trades = f"{catalogue.prefix}trades"
+    set_on_the_broker(admin, trades, "min.insync.replicas", "2")
+    told = {one.topic: one for one in topics.apply(admin, catalogue, replication=3)}
+    assert (told[trades].replicas, dict(told[trades].settings)) == (1, {"min.insync.replicas": ("2", "1")})
+    await_setting(admin, trades, "min.insync.replicas", "1")
+
+
 def test_a_dry_run_tells_and_creates_nothing(admin: AdminClient, catalogue: Catalogue) -> None:
     told = topics.apply(admin, catalogue, partitions=6, dry_run=True)
     assert {(one.topic.removeprefix(catalogue.prefix), one.action, one.partitions) for one in told} == {

@@ -49,13 +49,15 @@ SYMBOLS = tuple(f"COIN{number}USDT" for number in range(16))
 class HistoryRig:
     """One test's tape and history."""
 
-    def __init__(self, *, kafka: str, prefix: str, dsn: str, catalogue: Catalogue = CATALOGUE) -> None:
+    def __init__(
+        self, *, kafka: str, prefix: str, dsn: str, catalogue: Catalogue = CATALOGUE, replication: int | None = None
+    ) -> None:
         self.kafka = KafkaSettings(bootstrap_servers=kafka)
         self.catalogue = catalogue.with_prefix(prefix)
         self.dsn = dsn
         self._admin = topics.admin_client(self.kafka)
         self._schemas: dict[str, Any] = {}
-        topics.apply(self._admin, self.catalogue)
+        topics.apply(self._admin, self.catalogue, replication=replication)
         migrate(dsn)
         self._evidence = HistoryEvidence(self.kafka, self.catalogue, dsn=dsn)
         self.sink_dsn = login_of(dsn, "tradetape_sink")

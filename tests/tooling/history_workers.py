@@ -19,7 +19,7 @@ import psycopg
 import failing_worker
 from history_rig import HistoryRig
 from ledger import Ledger
-from tradetape.schemas import Candle, IndicatorUpdate, MarketCondition
+from tradetape.schemas import Action, Candle, Direction, IndicatorUpdate, MarketCondition, TradeSignal
 from waiting import eventually
 
 STEP_S = 0.02
@@ -161,16 +161,30 @@ class Workers:
 class Load:
     """Emits into three tables, at about so many events a second, until it is ended; keeps the ledger of them.
 
-    With `rubbish_every` it also puts a record that nobody can read onto a topic, once in so many events.
+    With `rubbish_every` it also puts a record that nobody can read onto a topic, once in so many events; with
+    `signal_every` as many of them are trade signals. The first event's time is `start`, each is `step` behind the last.
     """
 
     def __init__(
-        self, rig: HistoryRig, ledger: Ledger, *, events_per_s: int = EVENTS_PER_S, rubbish_every: int | None = None
+        self,
+        rig: HistoryRig,
+        ledger: Ledger,
+        *,
+        events_per_s: int = EVENTS_PER_S,
+        rubbish_every: int | None = None,
+        signal_every: int | None = None,
+        start: datetime = START,
+        step: timedelta = timedelta(milliseconds=50),
     ) -> None:
+        self.newest: dict[tuple[str, str], str] = {}
+        """The id of the newest event of each record and symbol: what current state holds in the end."""
         self._rig = rig
         self._ledger = ledger
         self._events_a_step = max(1, int(events_per_s * STEP_S))
         self._rubbish_every = rubbish_every
+        self._signal_every = signal_every
+        self._start = start
+        self._step = step
         self._tape = rig.producer()
         self._over = threading.Event()
         self.count = 0
@@ -203,9 +217,14 @@ class Load:
 
     def _emit(self) -> None:
         self.count += 1
-        at, symbol = START + timedelta(milliseconds=50 * self.count), SYMBOLS[self.count % len(SYMBOLS)]
-        event: Candle | IndicatorUpdate | MarketCondition
-        if self.count % 3 == 0:
+        at, symbol = self._start + self.count * self._step, SYMBOLS[self.count % len(SYMBOLS)]
+        event: Candle | IndicatorUpdate | MarketCondition | TradeSignal
+        if self._signal_every and self.count % self._signal_every == 0:
+            event = TradeSignal(
+                strategy_id="load", venue="v", symbol=symbol, timeframe="1m", bar_close_time=at, action=Action.ENTER,
+                direction=Direction.LONG, reference_price="1.5",
+            )  # fmt: skip
+        elif self.count % 3 == 0:
             event = MarketCondition(venue="v", symbol=symbol, scope="s", condition="c", event_time=at)
         elif self.count % 3 == 1:
             values = {"rsi_14": self.count % 100 + 0.5, "my_own": 1.0}
@@ -216,7 +235,9 @@ class Load:
                 venue="v", symbol=symbol, timeframe="1m", open_time=at - timedelta(minutes=1), close_time=at,
                 is_final=True, open=price, high=price, low=price, close=price, volume=1,
             )  # fmt: skip
-        self._ledger.emitted(self._tape.emit(event))
+        stamped = self._tape.emit(event)
+        self._ledger.emitted(stamped)
+        self.newest[type(stamped).__name__, symbol] = str(stamped.event_id)
 
     def _put_rubbish(self) -> None:
         value = b"\xff%d" % self.count

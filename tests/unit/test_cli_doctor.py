@@ -11,6 +11,7 @@ from tradetape.console.commands.doctor import _exit_code
 from tradetape.console.doctor import clocks, kafka, packages, postgres, redis, registry
 from tradetape.console.doctor.examination import examine
 from tradetape.console.doctor.finding import Finding, State
+from tradetape.console.topics import Replicas
 from tradetape.producers.settings import Settings
 
 INFO = {"redis_version": "7.2.4", "maxmemory_policy": "noeviction", "used_memory": 10, "maxmemory": 1000}
@@ -68,6 +69,33 @@ def test_unequal_numbers_of_partitions_are_a_fault_that_apply_alone_cannot_mend(
     assert "TRADETAPE_TOPIC_PREFIX" in found.mend
 
 
+WHOLE, BEHIND, CLOSED, DEAD, ALONE = (
+    Replicas(3, 3, True), Replicas(3, 2, True), Replicas(3, 1, True), Replicas(3, 0, False), Replicas(1, 1, True),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("places", "declared", "state", "word"),
+    [
+        ([WHOLE, WHOLE], 3, State.OK, "up to date: 3"),
+        ([ALONE, ALONE], None, State.OK, "up to date: 1"),
+        ([WHOLE, BEHIND], 3, State.WARN, "1 partitions are not whole"),
+        ([WHOLE, CLOSED], 3, State.FAIL, "1 partitions take no records"),
+        ([WHOLE, DEAD, CLOSED], 3, State.FAIL, "1 partitions have no leader"),
+        ([ALONE, ALONE], 3, State.FAIL, "2 topics lie on fewer than 3 brokers"),
+        ([WHOLE, ALONE], None, State.FAIL, "1 topics lie on fewer than 3 brokers"),
+    ],
+    ids=["whole", "one broker", "one is behind", "most are away", "all are away", "fewer than declared", "unequal"],
+)
+def test_each_topic_must_lie_whole_on_as_many_brokers_as_declared(
+    places: list[Replicas], declared: int | None, state: State, word: str
+) -> None:
+    found = kafka.judge_replicas({f"t{number}": [one] for number, one in enumerate(places)}, declared)
+    assert found.state is state
+    assert word in found.detail
+    assert bool(found.mend) is (state is not State.OK)
+
+
 def test_a_redis_as_the_local_stack_runs_it_is_well() -> None:
     assert {one.state for one in judged(redis_version="6.2.14").values()} == {State.OK}
 
@@ -75,6 +103,11 @@ def test_a_redis_as_the_local_stack_runs_it_is_well() -> None:
 @pytest.mark.parametrize("version", ["6.0.16", "5.0.14", "2.8"])
 def test_a_redis_without_what_the_script_needs_fails(version: str) -> None:
     assert judged(redis_version=version)["redis"].state is State.FAIL
+
+
+def test_a_node_of_a_redis_cluster_fails_before_a_worker_waits_for_it() -> None:
+    assert judged(redis_mode="cluster")["redis mode"].state is State.FAIL
+    assert "redis mode" not in judged(redis_mode="standalone")
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])

@@ -43,12 +43,25 @@ _PASSING = (
 """What is answered of a partition that has just been made, or changes its leader; _NOENT is "no leader found"."""
 
 
+class Replicas(NamedTuple):
+    """Where one partition lies: on how many brokers, how many of them have all of it, and whether one of them leads."""
+
+    brokers: int
+    in_sync: int
+    is_led: bool
+
+
+Layout = Mapping[str, Sequence[Replicas]]
+"""The partitions of every topic."""
+
+
 class Change(NamedTuple):
     """What apply did, or would do, to one topic: "create", "alter" or "same", and the settings that differ (from, to)."""
 
     topic: str
     action: str
     partitions: int
+    replicas: int
     settings: Mapping[str, tuple[str | None, str]]
 
 
@@ -71,25 +84,34 @@ def apply(
     catalogue: Catalogue,
     *,
     partitions: int | None = None,
-    replication: int = 1,
+    replication: int | None = None,
     dry_run: bool = False,
 ) -> list[Change]:
     """Bring the broker's topics into line with the catalogue. Raises ConsoleError, BrokersUnreachable.
 
-    Without `partitions` new topics get as many as the others have, and LOCAL_PARTITIONS where there are none yet.
+    Without `partitions` and `replication` new topics get as many as the others have; where there are none yet,
+    LOCAL_PARTITIONS on one broker each. Topics that are there keep the brokers that they lie on.
     """
-    counts = partition_counts(admin)
+    layout = layout_of(admin)
     declared = catalogue.topics()
-    there = [one for one in declared if one.name in counts]
-    missing = [one for one in declared if one.name not in counts]
+    there = [one for one in declared if one.name in layout]
+    missing = [one for one in declared if one.name not in layout]
     if partitions is None:
-        partitions = counts[there[0].name] if there else LOCAL_PARTITIONS
-    _refuse_other_counts(there, counts, partitions)
+        partitions = len(layout[there[0].name]) if there else LOCAL_PARTITIONS
+    if replication is None:
+        replication = max((replicas_of(layout[one.name]) for one in there), default=1)
+    _refuse_other_counts(there, layout, partitions)
     changes = [
-        Change(one.name, "create", partitions, {name: (None, to) for name, to in one.config().items()})
+        Change(
+            one.name,
+            "create",
+            partitions,
+            replication,
+            {name: (None, to) for name, to in _settings(one, replication).items()},
+        )
         for one in missing
     ]
-    changes += differences(admin, there, counts)
+    changes += differences(admin, there, layout)
     if not dry_run:
         _create(admin, missing, partitions, replication)
         _alter(admin, [one for one in changes if one.action == "alter"])
@@ -116,6 +138,32 @@ def partition_counts(admin: AdminClient, *, timeout_s: float = REACH_TIMEOUT_S) 
     return {name: len(one.partitions) for name, one in _metadata(admin, timeout_s).items()}
 
 
+def layout_of(admin: AdminClient) -> Layout:
+    """Where every topic lies. Raises BrokersUnreachable."""
+    return {
+        name: [Replicas(len(place.replicas), len(place.isrs), place.leader >= 0) for place in one.partitions.values()]
+        for name, one in _metadata(admin, REACH_TIMEOUT_S).items()
+    }
+
+
+def replicas_of(partitions: Sequence[Replicas]) -> int:
+    """How many brokers keep a topic: each of its partitions is on as many, or more."""
+    return min(one.brokers for one in partitions)
+
+
+def least_in_sync(replicas: int) -> int:
+    """How many brokers must have a record before it is acknowledged: most of those that keep it.
+
+    Then no loss of fewer brokers than that loses the record, and of three brokers one may be away.
+    """
+    return replicas // 2 + 1
+
+
+def _settings(topic: Topic, replicas: int) -> dict[str, str]:
+    """What a topic is set to where so many brokers keep it."""
+    return topic.config() | {"min.insync.replicas": str(least_in_sync(replicas))}
+
+
 def _metadata(admin: AdminClient, timeout_s: float) -> dict[str, TopicMetadata]:
     try:
         return admin.list_topics(timeout=timeout_s).topics
@@ -125,24 +173,26 @@ def _metadata(admin: AdminClient, timeout_s: float) -> dict[str, TopicMetadata]:
         ) from error
 
 
-def differences(admin: AdminClient, there: Sequence[Topic], counts: Mapping[str, int]) -> list[Change]:
+def differences(admin: AdminClient, there: Sequence[Topic], layout: Layout) -> list[Change]:
     """How the settings of topics that are there differ from what is declared. Raises ConsoleError."""
     settings = _configs(admin, [one.name for one in there])
     changes = []
     for one in there:
-        now = settings[one.name]
-        differing = {name: (now.get(name), to) for name, to in one.config().items() if now.get(name) != to}
-        changes.append(Change(one.name, "alter" if differing else "same", counts[one.name], differing))
+        now, places = settings[one.name], layout[one.name]
+        declared = _settings(one, replicas_of(places))
+        differing = {name: (now.get(name), to) for name, to in declared.items() if now.get(name) != to}
+        action = "alter" if differing else "same"
+        changes.append(Change(one.name, action, len(places), replicas_of(places), differing))
     return changes
 
 
-def _refuse_other_counts(there: Sequence[Topic], counts: Mapping[str, int], partitions: int) -> None:
+def _refuse_other_counts(there: Sequence[Topic], layout: Layout, partitions: int) -> None:
     """Events of one symbol must stay in order and side by side: that rests on equal counts that never change."""
     for one in there:
-        if counts[one.name] != partitions:
+        if (count := len(layout[one.name])) != partitions:
             raise ConsoleError(
-                f"{one.name} has {counts[one.name]} partitions, not {partitions}; the count of a topic with events is "
-                f"never changed: pass --partitions {counts[one.name]}, or use another TRADETAPE_TOPIC_PREFIX"
+                f"{one.name} has {count} partitions, not {partitions}; the count of a topic with events is "
+                f"never changed: pass --partitions {count}, or use another TRADETAPE_TOPIC_PREFIX"
             )
 
 
@@ -198,7 +248,7 @@ def _refusals(what: str) -> Iterator[None]:
 def _create(admin: AdminClient, topics: Sequence[Topic], partitions: int, replication: int) -> None:
     if not topics:
         return
-    asked = [NewTopic(one.name, partitions, replication, config=one.config()) for one in topics]
+    asked = [NewTopic(one.name, partitions, replication, config=_settings(one, replication)) for one in topics]
     for name, future in admin.create_topics(asked, operation_timeout=TIMEOUT_S).items():
         with _refusals(f"cannot create {name}"):
             _created(future)

@@ -43,6 +43,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_url: Annotated[str | None, _says("Redis, for current state")] = None
     database_url: Annotated[str | None, _says("PostgreSQL, for history")] = None
     topic_prefix: Annotated[str, _says("what every topic's name begins with")] = DEFAULT_PREFIX
+    replication: Annotated[
+        Annotated[int, msgspec.Meta(gt=0)] | None,
+        _says("how many brokers keep each topic; by default as many as keep the others, else 1"),
+    ] = None
     redis_prefix: Annotated[str, _says("what every Redis key begins with")] = "tradetape"
     run_mode: Annotated[str, _says("LIVE, PAPER or BACKTEST: whether real money stands behind the events")] = "LIVE"
     policy_file: Annotated[

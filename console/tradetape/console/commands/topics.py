@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
 
     from tradetape.console.topics import Change, Found
-    from tradetape.schemas import Catalogue
+    from tradetape.producers.settings import Settings
 
 _MARKS = {"create": "+", "alter": "~"}
 _DAY_MS = 86_400_000
@@ -35,16 +35,18 @@ def register(commands: Commands) -> None:
     listing.add_json()
     apply = actions.add_parser(
         "apply", run=_apply, help="create what is missing, and bring settings into line",
-        description="Create missing topics and set retention as declared; print what changed. Deletes nothing, never "
-        "changes a number of partitions, and is harmless to repeat.",
+        description="Create missing topics, set retention as declared, and have a record acknowledged once most of the "
+        "brokers that keep it have it; print what changed. Deletes nothing, never changes a number of partitions, moves "
+        "nothing to other brokers, and is harmless to repeat.",
         epilog="example:\n  tradetape topics apply --partitions 12 --replication 3 --dry-run",
     )  # fmt: skip
     apply.add_argument(
         "--partitions", type=_positive, metavar="N", help="of new topics (default: as the others have, else 4)"
     )
     apply.add_argument(
-        "--replication", type=_positive, default=1, metavar="N", help="of new topics (default: %(default)s)"
-    )
+        "--replication", type=_positive, metavar="N",
+        help="how many brokers keep each new topic (default: TRADETAPE_REPLICATION, else as the others have, else 1)",
+    )  # fmt: skip
     apply.add_argument("--dry-run", action="store_true", help="only print what would change")
 
 
@@ -54,19 +56,20 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _broker() -> tuple[AdminClient, Catalogue]:
+def _broker() -> tuple[AdminClient, Settings]:
     from tradetape.console.environment import settings as effective_settings
     from tradetape.console.topics import admin_client
     from tradetape.producers.connection import KafkaSettings
 
     settings = effective_settings()
-    return admin_client(KafkaSettings.of(settings)), settings.catalogue()
+    return admin_client(KafkaSettings.of(settings)), settings
 
 
 def _list(args: argparse.Namespace) -> int:
     from tradetape.console.topics import listed
 
-    found = listed(*_broker())
+    admin, settings = _broker()
+    found = listed(admin, settings.catalogue())
     if args.json:
         rows = [
             {"name": one.topic, "partitions": one.partitions, "retention_ms": one.retention_ms, "records": one.records}
@@ -101,10 +104,18 @@ def _retention(one: Found) -> str:
 def _apply(args: argparse.Namespace) -> int:
     from tradetape.console.topics import apply
 
-    admin, catalogue = _broker()
-    changes = apply(admin, catalogue, partitions=args.partitions, replication=args.replication, dry_run=args.dry_run)
+    admin, settings = _broker()
+    replication = args.replication or settings.replication
+    changes = apply(
+        admin, settings.catalogue(), partitions=args.partitions, replication=replication, dry_run=args.dry_run
+    )
     for change in changes:
         _print_change(change)
+    if replication and (fewer := [one.topic for one in changes if one.replicas < replication]):
+        print(
+            f"{len(fewer)} topics lie on fewer than {replication} brokers; `tradetape doctor` says more",
+            file=sys.stderr,
+        )
     changed = sum(change.action != "same" for change in changes)
     told = f"{changed} of {len(changes)} topics {'would change' if args.dry_run else 'changed'}"
     print(f"{told if changed else f'All {len(changes)} topics are as declared'}.", file=sys.stderr)
@@ -113,6 +124,10 @@ def _apply(args: argparse.Namespace) -> int:
 
 def _print_change(change: Change) -> None:
     if change.action != "same":
-        print(f"{_MARKS[change.action]} {change.topic}  {change.partitions} partitions")
+        print(f"{_MARKS[change.action]} {change.topic}  {change.partitions} partitions{_copies(change)}")
         for name, (before, after) in change.settings.items():
             print(f"    {name}: {after}" if before is None else f"    {name}: {before} -> {after}")
+
+
+def _copies(change: Change) -> str:
+    return f" on {change.replicas} brokers each" if change.replicas > 1 else ""

@@ -11,6 +11,7 @@ from tradetape.console.doctor.finding import Finding, State, away, some
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
 
+    from tradetape.console.topics import Layout
     from tradetape.producers.settings import Settings
 
 TIMEOUT_S = 5.0
@@ -43,7 +44,7 @@ def check(settings: Settings) -> Iterator[Finding]:
     yield judge_addresses(
         dialled(kafka.bootstrap_servers), [_address(str(one.host), one.port) for one in brokers], _is_open
     )
-    yield _topics(settings, admin)
+    yield from _topics(settings, admin)
 
 
 def dialled(bootstrap_servers: str) -> list[str]:
@@ -79,6 +80,28 @@ def judge_topics(declared: Sequence[str], counts: Mapping[str, int], changed: Se
     return Finding("topics", State.OK, f"{len(declared)} as declared, partitions of each: {max(counts.values())}")
 
 
+def judge_replicas(layout: Layout, declared: int | None) -> Finding:
+    """Whether as many brokers as declared (as the best of the topics has, by default) keep each topic, and keep up."""
+    from tradetape.console.topics import least_in_sync, replicas_of
+
+    kept = {name: replicas_of(places) for name, places in layout.items()}
+    places = [(f"{name}[{number}]", one) for name, found in layout.items() for number, one in enumerate(found)]
+    back = "start the brokers that are away, and look into their logs"
+    if dead := [name for name, one in places if not one.is_led]:
+        return Finding("replicas", State.FAIL, f"{len(dead)} partitions have no leader: {some(dead)}", back)
+    if closed := [name for name, one in places if one.in_sync < least_in_sync(one.brokers)]:
+        detail = f"{len(closed)} partitions take no records, for most of their brokers are away: {some(closed)}"
+        return Finding("replicas", State.FAIL, detail, back)
+    wanted = declared or max(kept.values())
+    if fewer := [name for name, count in kept.items() if count < wanted]:
+        detail = f"{len(fewer)} topics lie on fewer than {wanted} brokers: {some(fewer)}"
+        return Finding("replicas", State.FAIL, detail, "kafka-reassign-partitions.sh, as docs/scaling.md shows")
+    if behind := [name for name, one in places if one.in_sync < one.brokers]:
+        detail = f"{len(behind)} partitions are not whole on all of their brokers: {some(behind)}"
+        return Finding("replicas", State.WARN, detail, back)
+    return Finding("replicas", State.OK, f"brokers that keep each topic, and are up to date: {min(kept.values())}")
+
+
 def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -92,16 +115,20 @@ def _is_open(address: str) -> bool:
     return True
 
 
-def _topics(settings: Settings, admin: AdminClient) -> Finding:
+def _topics(settings: Settings, admin: AdminClient) -> Iterator[Finding]:
     from tradetape.console.errors import ConsoleError
-    from tradetape.console.topics import differences, partition_counts
+    from tradetape.console.topics import differences, layout_of
     from tradetape.streams.errors import BrokersUnreachable
 
     declared = settings.catalogue().topics()
     try:
-        counts = partition_counts(admin)
-        there = [one for one in declared if one.name in counts]
-        changed = [one.topic for one in differences(admin, there, counts) if one.action != "same"]
+        layout = layout_of(admin)
+        there = {one.name: layout[one.name] for one in declared if one.name in layout}
+        found = differences(admin, [one for one in declared if one.name in there], there)
+        changed = [one.topic for one in found if one.action != "same"]
     except (BrokersUnreachable, ConsoleError) as error:
-        return Finding("topics", State.FAIL, str(error), "let this client describe topics and their settings")
-    return judge_topics([one.name for one in declared], {one.name: counts[one.name] for one in there}, changed)
+        yield Finding("topics", State.FAIL, str(error), "let this client describe topics and their settings")
+        return
+    yield judge_topics([one.name for one in declared], {name: len(one) for name, one in there.items()}, changed)
+    if there:
+        yield judge_replicas(there, settings.replication)

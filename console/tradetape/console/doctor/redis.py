@@ -51,13 +51,16 @@ def _now_us(client: redis.Redis) -> int:
 
 
 def judge(info: Mapping[str, Any]) -> Iterator[Finding]:
-    """What the server says of itself (INFO): version, policy, memory."""
+    """What the server says of itself (INFO): version, mode, policy, memory."""
     version = str(info["redis_version"])
     found = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if found < OLDEST:
         yield Finding("redis", State.FAIL, f"version {version}", "install Redis 6.2 or newer, or Valkey")
     else:
         yield Finding("redis", State.OK, f"version {version}")
+    if str(info.get("redis_mode")) == "cluster":
+        detail = "a node of a Redis Cluster, of which clients of tradetape would reach this node's keys alone"
+        yield Finding("redis mode", State.FAIL, detail, f"name a Redis of its own in {VARIABLE}: docs/scaling.md")
     policy = str(info["maxmemory_policy"])
     if policy != POLICY:
         detail = f"{policy}: keys that nobody chose are dropped when it is full"

@@ -44,20 +44,28 @@ class Kafka(Service):
         data = self._folder / "data"
         if not data.exists():
             self._format(data, port, controller)
-        Path(self.marker).write_text(_properties(port, controller, data), encoding="utf-8")
+        Path(self.marker).write_text(self.properties(port, controller, data), encoding="utf-8")
 
     def _format(self, data: Path, port: int, controller: int) -> None:
         """Format into a folder aside and move it into place, so that a killed format leaves nothing half-made."""
         aside = fresh_folder(self._folder, "new.")
         settings = aside / "format.properties"
-        settings.write_text(_properties(port, controller, aside / "data"), encoding="utf-8")
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        settings.write_text(self.properties(port, controller, aside / "data"), encoding="utf-8")
         # In one word: one id in 64 begins with a dash and would be taken for an option.
-        options = [f"--cluster-id={cluster}", "--config", str(settings)]
+        options = [f"--cluster-id={self.cluster_id()}", "--config", str(settings)]
         command = [*self._java(), "kafka.tools.StorageTool", "format", *options]
         process.run(command, what="formatting Kafka's storage")
         (aside / "data").rename(data)
         shutil.rmtree(aside)
+
+    def cluster_id(self) -> str:
+        """The id that its storage is formatted with."""
+        return new_cluster_id()
+
+    def properties(self, port: int, controller: int, data: Path) -> str:
+        """Its configuration."""
+        template = resources.files("tradetape.console.local").joinpath("server.properties").read_text(encoding="utf-8")
+        return template.format(port=port, controller=controller, data=data)
 
     def command(self, port: int) -> Sequence[str]:
         return [*self._java(), "kafka.Kafka", self.marker]
@@ -93,6 +101,6 @@ class Kafka(Service):
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _properties(port: int, controller: int, data: Path) -> str:
-    template = resources.files("tradetape.console.local").joinpath("server.properties").read_text(encoding="utf-8")
-    return template.format(port=port, controller=controller, data=data)
+def new_cluster_id() -> str:
+    """An id as Kafka makes them."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
