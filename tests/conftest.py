@@ -34,6 +34,13 @@ def _exit(number: int, _: FrameType | None) -> None:
     pytest.exit(f"ended by signal {number}", returncode=128 + number)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What is not for every machine has to be asked for."""
+    parser.addoption(
+        "--docker", action="store_true", help="run the tests that need a Docker engine, on images that are here"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Leave by the front door when we are asked to end; take nothing from the environment of whoever runs us."""
     signal.signal(signal.SIGTERM, _exit)
