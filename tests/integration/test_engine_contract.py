@@ -15,7 +15,7 @@ from streams_rig import GroupOffsets
 from tradetape.producers.connection import KafkaSettings
 from tradetape.streams.dead_letters import DeadLetters, KafkaDeadLetters, MemoryDeadLetters
 from tradetape.streams.engines.faust import FaustEngine, FaustLimits
-from tradetape.streams.engines.kafka import KafkaEngine
+from tradetape.streams.engines.kafka import KafkaEngine, Limits
 from tradetape.streams.engines.memory import MemoryEngine
 from tradetape.streams.errors import BadRecord, DeadLettersRefused, Transient
 from tradetape.streams.processor import Partition
@@ -527,4 +527,31 @@ def test_a_faust_worker_that_has_joined_its_group_is_not_taken_for_one_that_no_b
     rig.write(numbered(1, first=1))
     running.until(lambda: len(processor.done) == 2)
     assert running.end() is None
+    rig.close()
+
+
+def test_a_worker_that_comes_back_and_finds_nothing_new_is_not_behind(kafka: str, topic_prefix: str) -> None:
+    rig = BrokerRig("kafka", kafka, topic_prefix)
+    rig.write(numbered(5))
+    first = Script(rig.topic)
+    running = rig.start(first)
+    running.until(lambda: len(first.done) == 5)
+    assert running.end() is None
+
+    second, progress = Script(rig.topic), Progress()
+    engine = KafkaEngine(
+        processor=second, kafka=KafkaSettings(bootstrap_servers=kafka), group=f"{topic_prefix}group",
+        dead_letters=MemoryDeadLetters("contract"), progress=progress, limits=Limits(tick_interval_s=0.0),
+    )  # fmt: skip
+    running = Running(engine)
+    place = TopicPartition(rig.topic, 0)
+
+    def has_seen_the_end() -> bool:
+        return progress.is_assigned and engine._consumer.get_watermark_offsets(place, cached=True)[1] == 5
+
+    running.until(has_seen_the_end)
+    behind = engine._lag()
+    assert running.end() is None
+    assert second.done == []
+    assert set(behind.values()) == {0}
     rig.close()
