@@ -39,8 +39,11 @@ def _exit(number: int, _: FrameType | None) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Where the services come from."""
+    """Where the services come from, and what is not for every machine."""
     parser.addoption("--stack", choices=service_stack.KINDS, default=service_stack.LOCAL, help=service_stack.HELP)
+    parser.addoption(
+        "--docker", action="store_true", help="run the tests that need a Docker engine, on images that are here"
+    )
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -18,10 +18,11 @@ from tradetape.console import exit_codes
 from tradetape.producers.connection import KafkaSettings
 from tradetape.streams.dead_letters import DeadLetters, KafkaDeadLetters, MemoryDeadLetters
 from tradetape.streams.engines.faust import FaustEngine, FaustLimits
-from tradetape.streams.engines.kafka import KafkaEngine
+from tradetape.streams.engines.kafka import KafkaEngine, Limits
 from tradetape.streams.engines.memory import MemoryEngine
 from tradetape.streams.errors import BadRecord, DeadLettersRefused, Transient
 from tradetape.streams.processor import Partition
+from tradetape.streams.progress import Progress
 from tradetape.streams.record import Record
 from tradetape.streams.worker import Engine
 from waiting import eventually
@@ -524,3 +525,30 @@ def test_a_worker_on_faust_that_finds_no_broker_says_so_and_ends_as_unreachable(
         eventually("it ends", lambda: worker.has_ended)
         assert worker.stop() == exit_codes.UNREACHABLE
         assert "Unable to bootstrap" in worker.log.read_text()
+
+
+def test_a_worker_that_comes_back_and_finds_nothing_new_is_not_behind(kafka: str, topic_prefix: str) -> None:
+    rig = BrokerRig("kafka", kafka, topic_prefix)
+    rig.write(numbered(5))
+    first = Script(rig.topic)
+    running = rig.start(first)
+    running.until(lambda: len(first.done) == 5)
+    assert running.end() is None
+
+    second, progress = Script(rig.topic), Progress()
+    engine = KafkaEngine(
+        processor=second, kafka=KafkaSettings(bootstrap_servers=kafka), group=f"{topic_prefix}group",
+        dead_letters=MemoryDeadLetters("contract"), progress=progress, limits=Limits(tick_interval_s=0.0),
+    )  # fmt: skip
+    running = Running(engine)
+    place = TopicPartition(rig.topic, 0)
+
+    def has_seen_the_end() -> bool:
+        return progress.is_assigned and engine._consumer.get_watermark_offsets(place, cached=True)[1] == 5
+
+    running.until(has_seen_the_end)
+    behind = engine._lag()
+    assert running.end() is None
+    assert second.done == []
+    assert set(behind.values()) == {0}
+    rig.close()
