@@ -16,8 +16,7 @@ from tradetape.console import exit_codes
 
 COMMANDS = (
     "stack", "demo", "doctor", "topics", "schemas", "tail", "dlq", "outbox", "state", "history", "policy", "dispatch",
-    "replay",
-    "work",
+    "replay", "work", "credentials", "access",
 )  # fmt: skip
 
 _EPILOG = """\
@@ -86,18 +85,33 @@ def _explained(error: Exception) -> tuple[int, str] | None:
         return (exit_codes.USAGE, f"this command needs more packages: install tradetape[{extra}]") if extra else None
     from tradetape.console.errors import ConsoleError, UsageError
     from tradetape.producers.errors import ProducersError, SettingsError
-    from tradetape.schemas.errors import IncompatibleSchema, RegistryUnreachable, SchemasError
-    from tradetape.streams.errors import StreamsError, Transient
+    from tradetape.schemas.errors import IncompatibleSchema, RegistryDenied, RegistryUnreachable, SchemasError
+    from tradetape.streams.errors import BrokersUnreachable, Denied, StreamsError, Transient
 
     if isinstance(error, (SettingsError, UsageError)):
         return exit_codes.USAGE, str(error)
-    if isinstance(error, (Transient, RegistryUnreachable)):
+    if isinstance(error, BrokersUnreachable) and not isinstance(error, Denied):
+        return exit_codes.UNREACHABLE, _why_kafka_is_away() or str(error)
+    if isinstance(error, (Transient, RegistryUnreachable, RegistryDenied)):
         return exit_codes.UNREACHABLE, str(error)
     if isinstance(error, IncompatibleSchema):
         return exit_codes.BAD_DATA, str(error)
     if isinstance(error, (ConsoleError, ProducersError, SchemasError, StreamsError)):
         return exit_codes.FAILED, str(error)
     return None
+
+
+def _why_kafka_is_away() -> str | None:
+    """librdkafka only says that time ran out; whether it was kept out is asked once more."""
+    from tradetape.console.environment import settings
+    from tradetape.console.first_contact import kafka_denial
+    from tradetape.producers.connection import KafkaSettings
+    from tradetape.producers.errors import SettingsError
+
+    try:
+        return kafka_denial(KafkaSettings.of(settings()))
+    except SettingsError as error:
+        return str(error)
 
 
 if __name__ == "__main__":

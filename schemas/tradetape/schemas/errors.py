@@ -7,6 +7,7 @@ SchemasError
 ├── CatalogueError    an event type or topic that the catalogue does not hold, or a wrong declaration
 └── RegistryError               the schema registry cannot be used
     ├── RegistryUnreachable     it does not answer, or has a fault of its own: waiting may mend it
+    ├── RegistryDenied          it does not let us in, or shows a certificate that is not trusted
     ├── RegistryRefused         it will not do what it is asked, or is no schema registry
     ├── NotRegistered           it does not hold a schema of ours
     └── IncompatibleSchema      it holds versions that a schema of ours does not agree with
@@ -66,6 +67,10 @@ class RegistryError(SchemasError):
 
 class RegistryUnreachable(RegistryError):
     """The schema registry does not answer, or has a fault of its own; waiting may mend it."""
+
+
+class RegistryDenied(RegistryError):
+    """The schema registry does not let us in, or is not trusted: user, password or certificate are wrong."""
 
 
 class RegistryRefused(RegistryError):

@@ -6,7 +6,10 @@ StreamsError
 │   ├── BrokersUnreachable   no broker answered for too long
 │   ├── DeadLettersRefused   a dead letter was not acknowledged
 │   ├── EffectsRefused       what a processor emitted was not acknowledged
-│   └── StateUnavailable     Redis cannot take or give state now
+│   ├── StateUnavailable     Redis cannot take or give state now
+│   └── Denied               it answers, and does not let us in
+│       ├── BrokersDenied    (BrokersUnreachable) Kafka does not, or is not trusted
+│       └── StateDenied      (StateUnavailable) Redis does not, or is not trusted
 ├── SharedStateError         what trading code asked of shared state is not to be had
 │   ├── DeclarationRefused   a name, a time or a number that cannot be shared under
 │   ├── NotDeclared          what was asked for is not what was declared
@@ -64,6 +67,21 @@ class EffectsRefused(Transient):
 
 class StateUnavailable(Transient):
     """Redis cannot take or give state now."""
+
+
+class Denied(Transient):
+    """A dependency answers and does not let us in: user, password, right or certificate are wrong.
+
+    A worker that runs waits for it as for any other outage, since passwords are rotated while it runs; one that starts ends.
+    """
+
+
+class BrokersDenied(BrokersUnreachable, Denied):
+    """Kafka does not let us in, or is not trusted."""
+
+
+class StateDenied(StateUnavailable, Denied):
+    """Redis does not let us in, or is not trusted."""
 
 
 class SharedStateError(StreamsError):

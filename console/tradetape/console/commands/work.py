@@ -103,7 +103,7 @@ def _state(args: argparse.Namespace) -> int:
     from tradetape.streams.state.store import StateStore
     from tradetape.streams.worker import run_worker
 
-    settings, kafka, codec = _composed()
+    settings, kafka, codec = _composed("REDIS_URL")
     progress, dead_letters = _parts("state", kafka, codec.catalogue)
     store = StateStore.from_url(settings.required("REDIS_URL"), prefix=settings.redis_prefix)
     # A Redis that is new or was flushed is filled again from the tape, unless other workers of the group are at work.
@@ -127,7 +127,7 @@ def _history(args: argparse.Namespace) -> int:
     from tradetape.streams.groups import TopicIds
     from tradetape.streams.worker import run_worker
 
-    settings, kafka, codec = _composed()
+    settings, kafka, codec = _composed("DATABASE_URL")
     progress, dead_letters = _parts("history", kafka, codec.catalogue)
     sink = HistorySink(
         dsn=settings.required("DATABASE_URL"),
@@ -157,7 +157,7 @@ def _approval(args: argparse.Namespace) -> int:
     from tradetape.streams.processors.approval import Approval
     from tradetape.streams.worker import run_worker
 
-    settings, kafka, codec = _composed()
+    settings, kafka, codec = _composed("REDIS_URL")
     named = args.policy or settings.policy_file
     policy = policy_file.load(named) if named else None
     progress, dead_letters = _parts("approval", kafka, codec.catalogue)
@@ -252,7 +252,7 @@ def _dispatch(args: argparse.Namespace) -> int:
     from tradetape.streams.engines.kafka import KafkaEngine
     from tradetape.streams.worker import run_worker
 
-    settings, kafka, codec = _composed()
+    settings, kafka, codec = _composed("DATABASE_URL")
     progress, dead_letters = _parts("dispatch", kafka, codec.catalogue)
     sink = dispatch_worker.sink_of(args, settings, kafka, codec, dead_letters, progress)
     engine = KafkaEngine(processor=sink, kafka=kafka, group=args.group, dead_letters=dead_letters, progress=progress)
@@ -289,14 +289,17 @@ def _engine(
     return KafkaEngine(processor=processor, kafka=kafka, group=args.group, dead_letters=dead_letters, progress=progress)
 
 
-def _composed() -> tuple[Settings, KafkaSettings, Codec]:
+def _composed(*services: str) -> tuple[Settings, KafkaSettings, Codec]:
+    """What every worker begins with, once Kafka and the services of these variables let it in. Raises Denied."""
     from tradetape.console.environment import settings as effective_settings
+    from tradetape.console.first_contact import let_in
     from tradetape.producers.codecs import codec_of
     from tradetape.producers.connection import KafkaSettings
     from tradetape.streams import logs
 
     settings = effective_settings()
     logs.configure(level=settings.log_level, style=settings.log_format)
+    let_in(settings, services)
     return settings, KafkaSettings.of(settings), codec_of(settings)
 
 

@@ -44,13 +44,13 @@ class Kafka(Service):
         data = self._folder / "data"
         if not data.exists():
             self._format(data, port, controller)
-        Path(self.marker).write_text(_properties(port, controller, data), encoding="utf-8")
+        Path(self.marker).write_text(self.properties(port, controller, data), encoding="utf-8")
 
     def _format(self, data: Path, port: int, controller: int) -> None:
         """Format into a folder aside and move it into place, so that a killed format leaves nothing half-made."""
         aside = fresh_folder(self._folder, "new.")
         settings = aside / "format.properties"
-        settings.write_text(_properties(port, controller, aside / "data"), encoding="utf-8")
+        settings.write_text(self.properties(port, controller, aside / "data"), encoding="utf-8")
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         # In one word: one id in 64 begins with a dash and would be taken for an option.
         options = [f"--cluster-id={cluster}", "--config", str(settings)]
@@ -80,7 +80,7 @@ class Kafka(Service):
         if ports.is_free(port):
             return False
         # Its log lines would go to stderr: a broker that is only starting is no news.
-        admin = AdminClient({"bootstrap.servers": f"{ports.LOOPBACK}:{port}", "log_level": 0})
+        admin = AdminClient({**self.client_options(port), "log_level": 0})
         try:
             return bool(admin.list_topics(timeout=ANSWER_TIMEOUT_S).brokers)
         except KafkaException:
@@ -89,10 +89,14 @@ class Kafka(Service):
     def variables(self, port: int) -> Mapping[str, str]:
         return {"KAFKA_BOOTSTRAP_SERVERS": f"{ports.LOOPBACK}:{port}"}
 
+    def client_options(self, port: int) -> Mapping[str, str]:
+        """librdkafka's options of a client that asks whether the broker is there."""
+        return {"bootstrap.servers": f"{ports.LOOPBACK}:{port}"}
+
+    def properties(self, port: int, controller: int, data: Path) -> str:
+        """The broker's settings."""
+        template = resources.files("tradetape.console.local").joinpath("server.properties").read_text(encoding="utf-8")
+        return template.format(port=port, controller=controller, data=data)
+
     def wipe(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _properties(port: int, controller: int, data: Path) -> str:
-    template = resources.files("tradetape.console.local").joinpath("server.properties").read_text(encoding="utf-8")
-    return template.format(port=port, controller=controller, data=data)
