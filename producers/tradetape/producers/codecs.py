@@ -38,8 +38,10 @@ class _Kept(msgspec.Struct):
     subjects: _Found
 
 
-def codec_of(settings: Settings, catalogue: Catalogue = CATALOGUE) -> Codec:
-    """The codec of the catalogue on this environment's topics.
+def codec_of(
+    settings: Settings, catalogue: Catalogue = CATALOGUE, *, answer_timeout_s: float = ANSWER_TIMEOUT_S
+) -> Codec:
+    """The codec of the catalogue on this environment's topics; a registry has `answer_timeout_s` to tell its ids.
 
     Raises SettingsError for a damaged SCHEMA_REGISTRY_URL, NotRegistered when the registry lacks a schema,
     RegistryRefused, RegistryDenied, and RegistryUnreachable when it is away and was never asked from this machine.
@@ -49,7 +51,7 @@ def codec_of(settings: Settings, catalogue: Catalogue = CATALOGUE) -> Codec:
         return Codec(on_topics)
     from tradetape.schemas.registry import trusted
 
-    found = _found(registry_of(settings, timeout_s=ANSWER_TIMEOUT_S), on_topics, cache=settings.cache)
+    found = _found(registry_of(settings, timeout_s=answer_timeout_s), on_topics, cache=settings.cache)
     return Codec(on_topics, registered=trusted(found, on_topics))
 
 

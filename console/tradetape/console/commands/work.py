@@ -21,6 +21,8 @@ _RAW = argparse.RawDescriptionHelpFormatter
 HISTORY_BATCH_RECORDS = 5_000
 SECOND_US = 1_000_000
 HOUR_US = 3_600 * SECOND_US
+REGISTRY_TIMEOUT_S = 20.0
+"""A worker has more time than a bot: a registry that has just started answers slowly, and all workers ask it at once."""
 STALL_US = 5 * SECOND_US
 """A worker whose clock jumps by more than so much was stopped, or its machine was asleep."""
 
@@ -99,6 +101,7 @@ def _add_engine(worker: argparse.ArgumentParser, *, default: str = "faust") -> N
 
 def _state(args: argparse.Namespace) -> int:
     from tradetape.streams.groups import forget_offsets
+    from tradetape.streams.patience import awaited
     from tradetape.streams.processors.current_state import CurrentState
     from tradetape.streams.state.store import StateStore
     from tradetape.streams.worker import run_worker
@@ -107,7 +110,7 @@ def _state(args: argparse.Namespace) -> int:
     progress, dead_letters = _parts("state", kafka, codec.catalogue)
     store = StateStore.from_url(settings.required("REDIS_URL"), prefix=settings.redis_prefix)
     # A Redis that is new or was flushed is filled again from the tape, unless other workers of the group are at work.
-    is_filled = store.is_filled() or forget_offsets(kafka, args.group)
+    is_filled = awaited(lambda: store.is_filled() or forget_offsets(kafka, args.group))
     processor = CurrentState(
         catalogue=codec.catalogue, codec=codec, store=store, dead_letters=dead_letters, may_mark=is_filled
     )
@@ -296,11 +299,13 @@ def _composed(*services: str) -> tuple[Settings, KafkaSettings, Codec]:
     from tradetape.producers.codecs import codec_of
     from tradetape.producers.connection import KafkaSettings
     from tradetape.streams import logs
+    from tradetape.streams.patience import awaited
 
     settings = effective_settings()
     logs.configure(level=settings.log_level, style=settings.log_format)
+    kafka = KafkaSettings.of(settings)
     let_in(settings, services)
-    return settings, KafkaSettings.of(settings), codec_of(settings)
+    return settings, kafka, awaited(lambda: codec_of(settings, answer_timeout_s=REGISTRY_TIMEOUT_S))
 
 
 def _parts(name: str, kafka: KafkaSettings, catalogue: Catalogue) -> tuple[Progress, KafkaDeadLetters]:

@@ -48,7 +48,7 @@ class WorkerGauge(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """One look at the run: minutes of the market played, of how many, and events emitted."""
+    """One look at the run: minutes of the market played, of how many, events emitted, and how long the tape is."""
 
     minutes: int
     of_minutes: int
@@ -56,6 +56,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     emitted_per_second: float
     workers: dict[str, WorkerGauge]
     latencies_s: dict[str, float | None]
+    on_tape: int = 0
 
 
 class LagGauge:
@@ -113,7 +114,25 @@ class Gauges:
             emitted_per_second=self._rate.add(emitted),
             workers={one.name: one.read(ends) for one in self._workers},
             latencies_s={probe.name: probe.median_s() for probe in self._probes},
+            on_tape=sum(ends.values()),
         )
+
+
+class Rest:
+    """Notices when nobody is behind any more, and the tape has not grown for so long."""
+
+    def __init__(self, rest_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rest_s = rest_s
+        self._clock = clock
+        self._on_tape = -1
+        self._since = clock()
+
+    def look(self, snapshot: Snapshot) -> bool:
+        """Whether all that was played has come through, with what workers made of it."""
+        if snapshot.on_tape != self._on_tape or any(worker.lag for worker in snapshot.workers.values()):
+            self._on_tape, self._since = snapshot.on_tape, self._clock()
+            return not self._rest_s and not any(worker.lag for worker in snapshot.workers.values())
+        return self._clock() - self._since >= self._rest_s
 
 
 class Stall:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from typing import Any, NamedTuple
 
+from tradetape.console.demo.bot import SOURCE
 from tradetape.schemas import Codec, DecodeError, EventType
 from tradetape.streams.record import Record
 
@@ -38,6 +39,8 @@ class TopicContent:
         self.event_type = event_type
         self.topic = codec.catalogue.topic_name(event_type)
         self.id_at: dict[Place, str] = {}
+        self.derived: set[str] = set()
+        """Ids of events that a worker made, and not the bot."""
         self.unreadable: dict[Place, str] = {}
         """Reasons by place."""
         self.newest: dict[tuple[Hashable, ...], Newest] = {}
@@ -62,6 +65,8 @@ class TopicContent:
             return
         if fields["venue"] == self._venue:
             self.id_at[place] = fields["event_id"]
+            if fields["producer"] != SOURCE:
+                self.derived.add(fields["event_id"])
             self._fold(record, place, fields)
 
     def _fold(self, record: Record, place: Place, fields: dict[str, Any]) -> None:

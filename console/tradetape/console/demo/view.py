@@ -103,13 +103,9 @@ def _next(found: Outcome) -> Text:
         "tradetape tail trade-signals -n 5",
         f"tradetape state show {found.venue} BTCUSDT 1h",
         "tradetape history status",
-        "tradetape doctor",
-        "tradetape down",
+        *found.next_commands,
     )
-    return Text(
-        "\nThe services still run. To look around, with .venv/bin on your PATH:\n"
-        + "\n".join(f"  {one}" for one in commands)
-    )
+    return Text("\nThe services still run. To look around:\n" + "\n".join(f"  {one}" for one in commands))
 
 
 def _latency(seconds: float | None) -> str:

@@ -123,6 +123,8 @@ class FaustEngine:
         self._done: dict[Partition, int] = {}
         self._quarantine = Quarantine(processor)
         self._earlier = EarlierRecords(self._limits.suspect_records)
+        self._has_joined = False
+        """The group, whose coordinator is a broker that answers."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"tradetape-{processor.name}")
 
     def run(self, stop: threading.Event) -> None:
@@ -162,7 +164,8 @@ class FaustEngine:
                 return _as_exception(reason)
             if started.done() and (error := started.exception()) is not None:
                 return error
-            if not started.done() and time.monotonic() - began > self._limits.unreachable_after_s:
+            # Not whether the start is done: it goes on for as long as the worker runs.
+            if not self._has_joined and time.monotonic() - began > self._limits.unreachable_after_s:
                 return BrokersUnreachable(f"no broker has answered for {self._limits.unreachable_after_s:.0f} s")
             self._observe(app)
         return None
@@ -237,6 +240,7 @@ class FaustEngine:
         return events
 
     async def _on_rebalance(self, *_: Any, **__: Any) -> None:
+        self._has_joined = True
         self._earlier.forget()
 
     def _suspects(self, app: Any, batch: Sequence[Record]) -> list[Record]:
