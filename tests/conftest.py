@@ -21,6 +21,7 @@ import redis as redis_client
 from psycopg import sql
 
 import suite_folder
+from secure_stack import SecureStack
 from tradetape.console.local.places import Places, default_cache
 from tradetape.console.local.ports import PortBook
 from tradetape.console.local.registry import Registry
@@ -55,6 +56,18 @@ def stack() -> Iterator[LocalStack]:
     """A running Kafka, PostgreSQL and Redis."""
     with tempfile.TemporaryDirectory(prefix="tradetape-tests-") as home:
         local = LocalStack(Path(home), fixed_ports=False)
+        try:
+            local.up()
+            yield local
+        finally:
+            local.down(wipe=True)
+
+
+@pytest.fixture(scope="session")
+def secure_stack() -> Iterator[SecureStack]:
+    """The same with TLS, passwords and rights."""
+    with tempfile.TemporaryDirectory(prefix="tradetape-tests-") as home:
+        local = SecureStack(Path(home))
         try:
             local.up()
             yield local

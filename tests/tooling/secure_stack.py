@@ -27,12 +27,14 @@ from tradetape.console.local.postgres import OWNER, Postgres
 from tradetape.console.local.redis import Redis
 from tradetape.console.local.stack import OUTBOX_VARIABLE, RUN_MODE, LocalStack
 from tradetape.producers.settings import kafka_variable
-from tradetape.schemas import Catalogue
+from tradetape.schemas import CATALOGUE
+from tradetape.sinks.history.migrate import migrate
 from tradetape.streams.state.keys import DEFAULT_PREFIX
 
 SUITE = "suite"
 """A user of Kafka for whom no rights are asked."""
 SUITE_PASSWORD = "only-for-tests"
+SCRAM_MODULE = "org.apache.kafka.common.security.scram.ScramLoginModule"
 DEADLINE_S = 30.0
 ADDRESSES = ("kafka", "redis", "postgres")
 
@@ -64,8 +66,7 @@ class SecureKafka(Kafka):
             "listener.name.broker.ssl.client.auth=required",
             "listener.name.controller.ssl.client.auth=required",
             "sasl.enabled.mechanisms=SCRAM-SHA-512",
-            "listener.name.client.scram-sha-512.sasl.jaas.config="
-            "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+            f"listener.name.client.scram-sha-512.sasl.jaas.config={SCRAM_MODULE} required;",
             "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             f"super.users=User:CN=kafka;User:CN={ADMIN};User:{SUITE}",
             "",
@@ -190,20 +191,18 @@ class SecureStack(LocalStack):
         """A client that may do everything."""
         return self._redis.admin(self._port("redis"))
 
-    def give_rights(
-        self, catalogue: Catalogue, *, redis_prefix: str = DEFAULT_PREFIX, database: str | None = None
-    ) -> None:
-        """Let the roles have their rights on these topics, keys and tables, and on no others."""
-        passwords = {
-            service: {one.name: self.folder.password(one.name, service) for one in ROLES if service in services_of(one)}
-            for service in ADDRESSES
-        }
-        kafka_rights.apply(self.kafka_admin(), catalogue, passwords=passwords["kafka"])
+    def make_users(self) -> None:
+        """Let the roles log in to Kafka and Redis, and to PostgreSQL's own database."""
+        with psycopg.connect(self.environment()["DATABASE_URL"], autocommit=True) as connection:
+            migrate(self.environment()["DATABASE_URL"])
+            logins.apply(connection, self._passwords("postgres"))
+        kafka_rights.apply(self.kafka_admin(), CATALOGUE, passwords=self._passwords("kafka"))
         with self.redis_admin() as client:
-            redis_users.apply(client, passwords["redis"], prefix=redis_prefix)
-        if database is not None:
-            with psycopg.connect(database, autocommit=True) as connection:
-                logins.apply(connection, passwords["postgres"])
+            redis_users.apply(client, self._passwords("redis"), prefix=DEFAULT_PREFIX)
+
+    def _passwords(self, service: str) -> dict[str, str]:
+        holders = [one.name for one in ROLES if service in services_of(one)]
+        return {name: self.folder.password(name, service) for name in holders}
 
     def _port(self, service: str) -> int:
         port = self._book.remembered(service)

@@ -91,7 +91,7 @@ def _bring_into_line(admin: AdminClient, of: Role, catalogue: Catalogue) -> Chan
             _result(future, f"let {of.name} {told(binding)}")
     if extra:
         filters = [_exactly(one) for one in extra]
-        for _, deleted in admin.delete_acls(filters, request_timeout=TIMEOUT_S).items():
+        for deleted in admin.delete_acls(filters, request_timeout=TIMEOUT_S).values():
             _result(deleted, f"take a right from {of.name}")
     return Changed(of.name, sorted(map(told, missing)), sorted(map(told, extra)))
 

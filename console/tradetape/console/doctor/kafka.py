@@ -24,7 +24,7 @@ def check(settings: Settings) -> Iterator[Finding]:
 
     found = list(check_reach(settings))
     yield from found
-    if not any(one.unreachable or one.subject == "kafka" and one.state == State.FAIL for one in found):
+    if not any(one.unreachable or (one.subject == "kafka" and one.state == State.FAIL) for one in found):
         yield _topics(settings, admin_client(KafkaSettings.of(settings)))
 
 
