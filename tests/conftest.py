@@ -13,6 +13,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import hypothesis
 import psycopg
@@ -20,12 +22,15 @@ import pytest
 import redis as redis_client
 from psycopg import sql
 
+import secure_clients
 import suite_folder
-from secure_stack import SecureStack
 from tradetape.console.local.places import Places, default_cache
 from tradetape.console.local.ports import PortBook
 from tradetape.console.local.registry import Registry
 from tradetape.console.local.stack import LocalStack
+
+if TYPE_CHECKING:
+    from secure_stack import SecureStack
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -33,6 +38,13 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 def _exit(number: int, _: FrameType | None) -> None:
     # pytest takes a SystemExit for the failure of one test, and would go on with the next.
     pytest.exit(f"ended by signal {number}", returncode=128 + number)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What may be asked of the suite."""
+    parser.addoption(
+        "--secure", action="store_true", help="run against services with TLS, passwords and rights turned on"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,11 +61,18 @@ def pytest_configure(config: pytest.Config) -> None:
             del os.environ[name]
     for name in ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", "DATABASE_URL", "SCHEMA_REGISTRY_URL"):
         os.environ.pop(name, None)
+    if config.getoption("--secure"):
+        secure_clients.install()
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[LocalStack]:
+def stack(request: pytest.FixtureRequest) -> Iterator[LocalStack]:
     """A running Kafka, PostgreSQL and Redis."""
+    if request.config.getoption("--secure"):
+        secure = request.getfixturevalue("secure_stack")
+        secure_clients.log_in(secure.kafka_options(), secure.environment())
+        yield secure
+        return
     with tempfile.TemporaryDirectory(prefix="tradetape-tests-") as home:
         local = LocalStack(Path(home), fixed_ports=False)
         try:
@@ -66,6 +85,9 @@ def stack() -> Iterator[LocalStack]:
 @pytest.fixture(scope="session")
 def secure_stack() -> Iterator[SecureStack]:
     """The same with TLS, passwords and rights."""
+    # Here, since it imports clients of Kafka, which `--secure` has to come before.
+    from secure_stack import SecureStack
+
     with tempfile.TemporaryDirectory(prefix="tradetape-tests-") as home:
         local = SecureStack(Path(home))
         try:
@@ -101,7 +123,7 @@ def postgres(stack: LocalStack) -> Iterator[str]:
     name = f"t{uuid.uuid4().hex[:12]}"
     with psycopg.connect(owner, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        yield f"{owner.rpartition('/')[0]}/{name}"
+        yield _of_database(owner, name)
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
@@ -112,9 +134,13 @@ def database(stack: LocalStack) -> Iterator[str]:
     name = sql.Identifier("stopped")
     with psycopg.connect(owner, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
-    yield f"{owner.rpartition('/')[0]}/stopped"
+    yield _of_database(owner, "stopped")
     with psycopg.connect(owner, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+def _of_database(dsn: str, name: str) -> str:
+    return urlsplit(dsn)._replace(path=f"/{name}").geturl()
 
 
 @pytest.fixture

@@ -16,14 +16,21 @@ import pytest
 import redis
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Producer as RawProducer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+)
 
 from console_rig import clean_environment, tradetape
 from secure_stack import SecureStack
 from streams_rig import WorkerProcess, candle, now
 from tradetape.console import topics
 from tradetape.console.access import kafka_rights
-from tradetape.console.access.roles import ROLES
 from tradetape.producers import Producer
 from tradetape.producers.connection import KafkaSettings
 from tradetape.producers.settings import Settings, load
@@ -114,14 +121,16 @@ def first_error(consumer: Consumer) -> int:
 
 
 def test_rights_given_by_hand_are_taken_away_again(guarded: SecureStack) -> None:
-    bot = next(one for one in ROLES if one.name == "bot")
-    wider = kafka_rights.bindings(bot, CATALOGUE.with_prefix("other."))
     admin = guarded.kafka_admin()
-    for future in admin.create_acls(wider, request_timeout=DEADLINE_S).values():
-        future.result()
+    by_hand = AclBinding(
+        ResourceType.TOPIC, TRADES, ResourcePatternType.LITERAL, "User:bot", "*", AclOperation.WRITE,
+        AclPermissionType.ALLOW,
+    )  # fmt: skip
+    admin.create_acls([by_hand], request_timeout=DEADLINE_S)[by_hand].result()
+    eventually("the right by hand", lambda: produced(guarded, "bot", TRADES) == "")
     changed = {one.role: one for one in kafka_rights.apply(admin, CATALOGUE, passwords={})}
-    assert changed["bot"].removed == sorted(map(kafka_rights.told, wider))
-    assert changed["bot"].added == []
+    assert changed["bot"] == ("bot", [], [f"write topic {TRADES}"])
+    eventually("the right is gone", lambda: produced(guarded, "bot", TRADES) == "TOPIC_AUTHORIZATION_FAILED")
     assert not [one for one in kafka_rights.apply(admin, CATALOGUE, passwords={}) if one.added or one.removed]
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import redis as redis_client
-from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
+from confluent_kafka.admin import AdminClient
 
 from tls_proxy import TlsProxy
 from tradetape.console.access import kafka_rights, logins, redis_users
@@ -132,15 +132,18 @@ class SecureStack(LocalStack):
         self.places.make()
         self.folder.make()
         super().up()
-        self._make_suite_user()
+        kafka_rights.make_users(self.kafka_admin(), {SUITE: SUITE_PASSWORD})
         for name in ("redis", "postgres"):
             if name not in self._proxies:
-                own = self.folder.path / name
-                self._proxies[name] = TlsProxy(
-                    lambda name=name: self._port(name), certificate=own / "server.crt", key=own / "server.key",
-                    is_postgres=name == "postgres",
-                )  # fmt: skip
+                self._proxies[name] = self._proxy(name)
         return self.environment()
+
+    def _proxy(self, name: str) -> TlsProxy:
+        own = self.folder.path / name
+        return TlsProxy(
+            lambda: self._port(name), certificate=own / "server.crt", key=own / "server.key",
+            is_postgres=name == "postgres",
+        )  # fmt: skip
 
     def down(self, *, wipe: bool = False) -> list[str]:
         """Stop everything."""
@@ -215,10 +218,3 @@ class SecureStack(LocalStack):
     def _owner_password(self) -> str:
         plain = self._postgres.variables(self._port("postgres"))["DATABASE_URL"]
         return urlsplit(plain).password or ""
-
-    def _make_suite_user(self) -> None:
-        info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, kafka_rights.SCRAM_ITERATIONS)
-        wanted = [UserScramCredentialUpsertion(SUITE, info, SUITE_PASSWORD.encode())]
-        admin = self.kafka_admin()
-        for future in admin.alter_user_scram_credentials(wanted, request_timeout=DEADLINE_S).values():
-            future.result()

@@ -8,7 +8,7 @@ from tradetape.console.access import kafka_rights, redis_users
 from tradetape.console.access.roles import ROLES, Role, role, topics_read, topics_written
 from tradetape.schemas import CATALOGUE
 from tradetape.schemas.catalogue import Delivery
-from tradetape.streams.processors.current_state import PROJECTIONS
+from tradetape.streams.processors.projections import PROJECTIONS
 from tradetape.streams.state.keys import PATTERNS
 
 ONLY_APPROVAL = {"tradetape.trades", "tradetape.signal-decisions"}
@@ -82,8 +82,5 @@ def test_nobody_without_a_name_gets_into_redis() -> None:
 
 def test_rights_in_kafka_are_of_single_topics_for_all_but_people() -> None:
     for one in ROLES:
-        wide = [
-            binding for binding in kafka_rights.bindings(one, CATALOGUE)
-            if binding.restype.name == "TOPIC" and binding.resource_pattern_type.name != "LITERAL"
-        ]  # fmt: skip
-        assert bool(wide) == one.rules_topics, one.name
+        of_topics = [right for right in kafka_rights.rights(one, CATALOGUE) if right.kind.name == "TOPIC"]
+        assert any(right.pattern.name != "LITERAL" for right in of_topics) == one.rules_topics, one.name

@@ -6,9 +6,9 @@ are no roles of ours are left alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import (
@@ -21,6 +21,7 @@ from confluent_kafka.admin import (
     ResourceType,
     ScramCredentialInfo,
     ScramMechanism,
+    UserScramCredentialAlteration,
     UserScramCredentialUpsertion,
 )
 
@@ -35,6 +36,25 @@ READERS_GROUP = "tradetape-reader"
 GROUPS = "tradetape-"
 _CLUSTER = "kafka-cluster"
 """The name that Kafka gives to itself as a resource."""
+T = TypeVar("T")
+
+
+class Right(NamedTuple):
+    """One thing that a user may do, from anywhere; or may not, which nothing of ours says."""
+
+    kind: ResourceType
+    name: str
+    operation: AclOperation
+    pattern: ResourcePatternType = ResourcePatternType.LITERAL
+    permission: AclPermissionType = AclPermissionType.ALLOW
+    host: str = "*"
+
+    def __str__(self) -> str:
+        """As text: `write topic tradetape.trades`."""
+        star = "*" if self.pattern == ResourcePatternType.PREFIXED else ""
+        kind = "cluster" if self.kind == ResourceType.BROKER else self.kind.name.lower()
+        verb = "" if self.permission == AclPermissionType.ALLOW else "not "
+        return f"{verb}{self.operation.name.lower()} {kind} {self.name}{star}"
 
 
 class Changed(NamedTuple):
@@ -45,104 +65,95 @@ class Changed(NamedTuple):
     removed: list[str]
 
 
-def bindings(of: Role, catalogue: Catalogue) -> list[AclBinding]:
+def rights(of: Role, catalogue: Catalogue) -> list[Right]:
     """Everything that a role may do in Kafka."""
     if of.rules_topics:
         return [
-            _binding(of, ResourceType.TOPIC, catalogue.prefix, AclOperation.ALL, prefixed=True),
-            _binding(of, ResourceType.GROUP, GROUPS, AclOperation.ALL, prefixed=True),
-            _binding(of, ResourceType.BROKER, _CLUSTER, AclOperation.DESCRIBE),
+            _prefixed(ResourceType.TOPIC, catalogue.prefix, AclOperation.ALL),
+            _prefixed(ResourceType.GROUP, GROUPS, AclOperation.ALL),
+            Right(ResourceType.BROKER, _CLUSTER, AclOperation.DESCRIBE),
         ]
-    found = [_on_topic(of, topic, AclOperation.WRITE) for topic in sorted(topics_written(of, catalogue))]
-    found += [_on_topic(of, topic, AclOperation.READ) for topic in sorted(topics_read(of, catalogue))]
+    written, read = sorted(topics_written(of, catalogue)), sorted(topics_read(of, catalogue))
+    found = [Right(ResourceType.TOPIC, topic, AclOperation.WRITE) for topic in written]
+    found += [Right(ResourceType.TOPIC, topic, AclOperation.READ) for topic in read]
     if of.reads_settings:
-        found += [_on_topic(of, topic, AclOperation.DESCRIBE_CONFIGS) for topic in sorted(topics_read(of, catalogue))]
-    if topics_read(of, catalogue):
-        found.append(_binding(of, ResourceType.GROUP, READERS_GROUP, AclOperation.DESCRIBE))
+        found += [Right(ResourceType.TOPIC, topic, AclOperation.DESCRIBE_CONFIGS) for topic in read]
+    if read:
+        found.append(Right(ResourceType.GROUP, READERS_GROUP, AclOperation.DESCRIBE))
     if of.joins_group:
-        found.append(_binding(of, ResourceType.GROUP, of.group, AclOperation.READ, prefixed=True))
+        found.append(_prefixed(ResourceType.GROUP, of.group, AclOperation.READ))
     if of.forgets_offsets:
-        found.append(_binding(of, ResourceType.GROUP, of.group, AclOperation.DELETE, prefixed=True))
+        found.append(_prefixed(ResourceType.GROUP, of.group, AclOperation.DELETE))
     return found
+
+
+def _prefixed(kind: ResourceType, name: str, operation: AclOperation) -> Right:
+    return Right(kind, name, operation, ResourcePatternType.PREFIXED)
 
 
 def apply(admin: AdminClient, catalogue: Catalogue, *, passwords: Mapping[str, str]) -> list[Changed]:
     """Make the users that `passwords` names, and give all roles the rights declared, no more. Raises AccessError."""
-    _make_users(admin, passwords)
+    make_users(admin, passwords)
     return [_bring_into_line(admin, one, catalogue) for one in ROLES]
 
 
-def _make_users(admin: AdminClient, passwords: Mapping[str, str]) -> None:
+def make_users(admin: AdminClient, passwords: Mapping[str, str]) -> None:
+    """Let users log in with these passwords from now on. Raises AccessError."""
     info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, SCRAM_ITERATIONS)
-    wanted = [UserScramCredentialUpsertion(name, info, password.encode()) for name, password in passwords.items()]
+    wanted: list[UserScramCredentialAlteration] = [
+        UserScramCredentialUpsertion(name, info, password.encode()) for name, password in passwords.items()
+    ]
     if wanted:
-        found = admin.alter_user_scram_credentials(wanted, request_timeout=TIMEOUT_S)
-        for name, future in found.items():
+        for name, future in admin.alter_user_scram_credentials(wanted, request_timeout=TIMEOUT_S).items():
             _result(future, f"make the user {name}")
 
 
 def _bring_into_line(admin: AdminClient, of: Role, catalogue: Catalogue) -> Changed:
-    wanted = {_key(one): one for one in bindings(of, catalogue)}
-    held = {_key(one): one for one in _held(admin, of)}
-    missing = [one for key, one in wanted.items() if key not in held]
-    extra = [one for key, one in held.items() if key not in wanted]
+    wanted, held = set(rights(of, catalogue)), _held(admin, of)
+    missing, extra = wanted - held, held - wanted
     if missing:
-        for binding, future in admin.create_acls(missing, request_timeout=TIMEOUT_S).items():
-            _result(future, f"let {of.name} {told(binding)}")
+        bindings = [AclBinding(*_fields(of, one)) for one in missing]
+        for binding, future in admin.create_acls(bindings, request_timeout=TIMEOUT_S).items():
+            _result(future, f"let {of.name} {_right(binding)}")
     if extra:
-        filters = [_exactly(one) for one in extra]
+        filters = [AclBindingFilter(*_fields(of, one)) for one in extra]
         for deleted in admin.delete_acls(filters, request_timeout=TIMEOUT_S).values():
             _result(deleted, f"take a right from {of.name}")
-    return Changed(of.name, sorted(map(told, missing)), sorted(map(told, extra)))
+    return Changed(of.name, sorted(map(str, missing)), sorted(map(str, extra)))
 
 
-def _held(admin: AdminClient, of: Role) -> Iterable[AclBinding]:
+def _held(admin: AdminClient, of: Role) -> set[Right]:
+    # None stands for any; the client's own types leave that out.
+    anything: Any = None
     everything = AclBindingFilter(
-        ResourceType.ANY, None, ResourcePatternType.ANY, principal(of), None, AclOperation.ANY, AclPermissionType.ANY
-    )
+        ResourceType.ANY, anything, ResourcePatternType.ANY, _principal(of), anything, AclOperation.ANY,
+        AclPermissionType.ANY,
+    )  # fmt: skip
     found = _result(admin.describe_acls(everything, request_timeout=TIMEOUT_S), f"see the rights of {of.name}")
-    assert isinstance(found, list)
-    return found
+    return {_right(one) for one in found}
 
 
-def _result(future: Future[object], what: str) -> object:
+def _result(future: Future[T], what: str) -> T:
     try:
         return future.result()
     except KafkaException as error:
         raise AccessError(f"Kafka does not let us {what}: {error.args[0].str()}") from error
 
 
-def principal(of: Role) -> str:
-    """A role as Kafka's ACLs name it."""
+def _principal(of: Role) -> str:
     return f"User:{of.name}"
 
 
-def told(binding: AclBinding) -> str:
-    """A right as text: `write topic tradetape.trades`."""
-    star = "*" if binding.resource_pattern_type == ResourcePatternType.PREFIXED else ""
-    kind = "cluster" if binding.restype == ResourceType.BROKER else binding.restype.name.lower()
-    verb = "" if binding.permission_type == AclPermissionType.ALLOW else "not "
-    return f"{verb}{binding.operation.name.lower()} {kind} {binding.name}{star}"
+_Fields = tuple[ResourceType, str, ResourcePatternType, str, str, AclOperation, AclPermissionType]
 
 
-def _on_topic(of: Role, topic: str, operation: AclOperation) -> AclBinding:
-    return _binding(of, ResourceType.TOPIC, topic, operation)
+def _fields(of: Role, right: Right) -> _Fields:
+    """In the order of the client's own type, which is no tuple."""
+    return right.kind, right.name, right.pattern, _principal(of), right.host, right.operation, right.permission
 
 
-def _binding(of: Role, kind: ResourceType, name: str, operation: AclOperation, *, prefixed: bool = False) -> AclBinding:
-    pattern = ResourcePatternType.PREFIXED if prefixed else ResourcePatternType.LITERAL
-    return AclBinding(kind, name, pattern, principal(of), "*", operation, AclPermissionType.ALLOW)
-
-
-def _exactly(binding: AclBinding) -> AclBindingFilter:
-    return AclBindingFilter(
-        binding.restype, binding.name, binding.resource_pattern_type, binding.principal, binding.host,
-        binding.operation, binding.permission_type,
-    )  # fmt: skip
-
-
-def _key(binding: AclBinding) -> tuple[str, ...]:
-    return (
-        binding.restype.name, binding.name, binding.resource_pattern_type.name, binding.principal, binding.host,
-        binding.operation.name, binding.permission_type.name,
+def _right(binding: AclBinding) -> Right:
+    return Right(
+        ResourceType(binding.restype), binding.name, AclOperation(binding.operation),
+        ResourcePatternType(binding.resource_pattern_type), AclPermissionType(binding.permission_type), binding.host,
     )  # fmt: skip

@@ -70,7 +70,7 @@ def _document(one: Role, catalogue: Catalogue, prefix: str) -> dict[str, list[st
     return {
         "role": one.name,
         "does": one.does,
-        "kafka": [kafka_rights.told(binding) for binding in kafka_rights.bindings(one, catalogue)],
+        "kafka": list(map(str, kafka_rights.rights(one, catalogue))),
         "redis": redis_users.rules(one, prefix=prefix) if one.uses_redis else [],
         "postgres": [f"member of {granted}" for granted in one.database],
     }

@@ -7,7 +7,7 @@ transaction is then discarded. PostgreSQL says of which roles a login is a membe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tradetape.console.access.roles import ROLES, Role, topics_read, topics_written
 from tradetape.console.doctor.finding import Finding, State, away, some
@@ -135,7 +135,7 @@ def _queued(client: redis.Redis, commands: Sequence[tuple[str, ...]]) -> set[tup
     """Those that Redis lets into a transaction, which is discarded."""
     from redis.exceptions import NoPermissionError
 
-    connection = client.connection_pool.get_connection()
+    connection: Any = client.connection_pool.get_connection()
     allowed = set()
     try:
         connection.send_command("MULTI")
