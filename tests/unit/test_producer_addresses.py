@@ -81,4 +81,4 @@ def test_a_password_in_two_places_is_refused_without_telling_it(files: dict[str,
 
 def test_a_file_of_certificates_that_is_missing_is_told_at_once() -> None:
     with pytest.raises(SettingsError, match=r"TRADETAPE_CA_FILE names /nowhere/ca\.crt, which cannot be read"):
-        load({"TRADETAPE_CA_FILE": "/nowhere/ca.crt"})
+        load({"REDIS_URL": "rediss://redis/0", "TRADETAPE_CA_FILE": "/nowhere/ca.crt"}).required("REDIS_URL")

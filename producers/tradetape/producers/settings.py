@@ -102,6 +102,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise SettingsError(
                 f"{variable} is not set in the environment; set it (example: {variable}={example}), or start a local stack with `tradetape up{option}`"
             )
+        if self.ca_file:
+            # Here, since each of the clients would say something else about one that is missing.
+            _file_content(_variable("ca_file"), self.ca_file)
         return self._completed(variable, str(value))
 
     def _completed(self, variable: str, address: str) -> str:
@@ -178,8 +181,6 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
             options[option] = read
         elif name.startswith(PREFIX) and name not in known:
             raise SettingsError(_unknown(name, known))
-    if given.get("ca_file"):
-        _file_content(_variable("ca_file"), given["ca_file"])
     if given.get("ca_file") and "ssl" in options.get("security.protocol", "").lower():
         options.setdefault("ssl.ca.location", given["ca_file"])
     try:
