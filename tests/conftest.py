@@ -41,7 +41,10 @@ def _exit(number: int, _: FrameType | None) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What may be asked of the suite."""
+    """What is not for every machine, or takes longer, has to be asked for."""
+    parser.addoption(
+        "--docker", action="store_true", help="run the tests that need a Docker engine, on images that are here"
+    )
     parser.addoption(
         "--secure", action="store_true", help="run against services with TLS, passwords and rights turned on"
     )

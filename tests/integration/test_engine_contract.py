@@ -14,11 +14,12 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from streams_rig import GroupOffsets
 from tradetape.producers.connection import KafkaSettings
 from tradetape.streams.dead_letters import DeadLetters, KafkaDeadLetters, MemoryDeadLetters
-from tradetape.streams.engines.faust import FaustEngine
+from tradetape.streams.engines.faust import FaustEngine, FaustLimits
 from tradetape.streams.engines.kafka import KafkaEngine
 from tradetape.streams.engines.memory import MemoryEngine
 from tradetape.streams.errors import BadRecord, DeadLettersRefused, Transient
 from tradetape.streams.processor import Partition
+from tradetape.streams.progress import Progress
 from tradetape.streams.record import Record
 from tradetape.streams.worker import Engine
 from waiting import eventually
@@ -251,6 +252,18 @@ def broker_rig(request: pytest.FixtureRequest, kafka: str, topic_prefix: str) ->
     made = BrokerRig(request.param, kafka, topic_prefix)
     yield made
     made.close()
+
+
+class Polls(Progress):
+    """Counts how often the engine has looked around."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def polled(self) -> None:
+        super().polled()
+        self.count += 1
 
 
 def numbered(count: int, *, partition: int = 0, first: int = 0) -> list[Written]:
@@ -493,3 +506,25 @@ def test_a_second_member_that_joins_in_the_middle_of_a_batch_loses_nothing(broke
     running[1].until(lambda: {(one.partition, one.offset) for one in [*first.done, *second.done]} == everything)
     assert [one.end() for one in running] == [None, None]
     assert broker_rig.committed() == {0: written, 1: written}
+
+
+def test_a_faust_worker_that_has_joined_its_group_is_not_taken_for_one_that_no_broker_answers(
+    kafka: str, topic_prefix: str
+) -> None:
+    rig = BrokerRig("faust", kafka, topic_prefix)
+    processor, progress = Script(rig.topic), Polls()
+    engine = FaustEngine(
+        processor=processor, kafka=KafkaSettings(bootstrap_servers=kafka), group=f"{topic_prefix}group",
+        dead_letters=MemoryDeadLetters("contract"), progress=progress,
+    )  # fmt: skip
+    running = Running(engine)
+    rig.write(numbered(1))
+    running.until(lambda: len(processor.done) == 1)
+
+    engine._limits = FaustLimits(unreachable_after_s=0.0)
+    looked = progress.count
+    running.until(lambda: progress.count > looked + 2)
+    rig.write(numbered(1, first=1))
+    running.until(lambda: len(processor.done) == 2)
+    assert running.end() is None
+    rig.close()

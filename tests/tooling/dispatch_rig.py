@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from history_rig import EngineThread, HistoryRig, login_of
-from tradetape.console import dispatch_worker
+from tradetape.console.workers import dispatch_executors
 from tradetape.producers import Producer
 from tradetape.producers.settings import Settings
 from tradetape.schemas import Action, Candle, Codec, Direction, Event, Fill, RunMode, Trade, TradeDispatch
@@ -115,12 +115,14 @@ class DispatchRig(HistoryRig):
     def sink_by(self, *words: str, run_mode: str = "PAPER") -> DispatchSink:
         """The dispatcher that `tradetape work dispatch` makes of these options."""
         parser = argparse.ArgumentParser()
-        dispatch_worker.add_arguments(parser)
+        dispatch_executors.add_arguments(parser)
         settings = Settings(
             kafka_bootstrap_servers=self.kafka.bootstrap_servers, database_url=self.dispatch_dsn, run_mode=run_mode
         )
         letters: Any = MemoryDeadLetters(NAME)
-        return dispatch_worker.sink_of(parser.parse_args(words), settings, self.kafka, self.codec, letters, Progress())
+        return dispatch_executors.sink_of(
+            parser.parse_args(words), settings, self.kafka, self.codec, letters, Progress()
+        )
 
     @contextmanager
     def dispatching(self, sink: DispatchSink) -> Iterator[EngineThread]:

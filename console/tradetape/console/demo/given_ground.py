@@ -80,7 +80,7 @@ def _with_members(kafka: KafkaSettings, groups: Sequence[str]) -> set[str]:
     admin = admin_client(kafka)
     found = set()
     try:
-        for name, asked in admin.describe_consumer_groups(groups, request_timeout=ANSWER_TIMEOUT_S).items():
+        for name, asked in admin.describe_consumer_groups(list(groups), request_timeout=ANSWER_TIMEOUT_S).items():
             if asked.result().members:
                 found.add(name)
     except KafkaException as error:

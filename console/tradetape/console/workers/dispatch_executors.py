@@ -1,4 +1,4 @@
-"""`tradetape work dispatch`: its options, and which executor they make."""
+"""The executors that `tradetape work dispatch` offers: their options, and the sink they make."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ SECONDS_TO_DRAIN = 8.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `tradetape work dispatch`."""
-    parser.add_argument("--group", default="tradetape-dispatch", help="consumer group (default: %(default)s)")
+    """Who carries orders out, and how."""
     parser.add_argument(
         "--executor", required=True, metavar="EXECUTOR",
         help="who carries orders out: paper, webhook, or package.module:name of your own",
