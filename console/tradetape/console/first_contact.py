@@ -60,9 +60,9 @@ def kafka_denial(kafka: KafkaSettings, *, timeout_s: float = TIMEOUT_S) -> str |
             return None
         except KafkaException:
             admin.poll(0)
-        for error in heard:
-            if (why := denial(error)) is not None:
-                return _with_reason(why, kafka) if error.code() == KafkaError._SSL else why
+        for one in heard:
+            if (why := denial(one)) is not None:
+                return _with_reason(why, kafka) if one.code() == KafkaError._SSL else why
     return None
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import redis
 
@@ -66,7 +67,7 @@ def tells_reading(client: redis.Redis) -> bool:
     return (major, minor) >= TELLS_READING
 
 
-def _set_user(client: redis.Redis, name: str, words: list[str]) -> None:
+def _set_user(client: Any, name: str, words: list[str]) -> None:
     try:
         client.execute_command("ACL SETUSER", name, *words)
     except redis.ResponseError as error:
