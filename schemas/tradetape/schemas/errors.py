@@ -6,14 +6,27 @@ SchemasError
 ├── DecodeError       bytes from the tape that are not an event of their topic
 ├── CatalogueError    an event type or topic that the catalogue does not hold, or a wrong declaration
 └── RegistryError               the schema registry cannot be used
-    ├── RegistryUnreachable     it does not answer, or has a fault of its own: waiting may mend it
-    ├── RegistryDenied          it does not let us in, or shows a certificate that is not trusted
+    ├── RegistryUnreachable     it does not answer, or has a fault of its own: waiting may mend it  (Transient)
+    ├── RegistryDenied          it does not let us in, or is not trusted  (Denied)
     ├── RegistryRefused         it will not do what it is asked, or is no schema registry
     ├── NotRegistered           it does not hold a schema of ours
     └── IncompatibleSchema      it holds versions that a schema of ours does not agree with
+
+`Transient` marks what waiting may mend, here and in the rooms above: whether to try again is a question of type.
 """
 
 from __future__ import annotations
+
+
+class Transient(Exception):
+    """Something is away; whoever can wait tries the same again."""
+
+
+class Denied(Transient):
+    """A service answers and does not let us in, or is not trusted: user, password, right or certificate are wrong.
+
+    A worker that runs waits for it as for any other outage, since passwords are rotated while it runs; one that starts ends.
+    """
 
 
 class SchemasError(Exception):
@@ -65,11 +78,11 @@ class RegistryError(SchemasError):
     """The schema registry cannot be used."""
 
 
-class RegistryUnreachable(RegistryError):
+class RegistryUnreachable(RegistryError, Transient):
     """The schema registry does not answer, or has a fault of its own; waiting may mend it."""
 
 
-class RegistryDenied(RegistryError):
+class RegistryDenied(RegistryError, Denied):
     """The schema registry does not let us in, or is not trusted: user, password or certificate are wrong."""
 
 

@@ -2,14 +2,13 @@
 
 StreamsError
 ├── BadRecord                one record cannot be processed: it goes to the dead letters
-├── Transient                a dependency is away: the same batch is tried again
-│   ├── BrokersUnreachable   no broker answered for too long
-│   ├── DeadLettersRefused   a dead letter was not acknowledged
-│   ├── EffectsRefused       what a processor emitted was not acknowledged
-│   ├── StateUnavailable     Redis cannot take or give state now
-│   └── Denied               it answers, and does not let us in
-│       ├── BrokersDenied    (BrokersUnreachable) Kafka does not, or is not trusted
-│       └── StateDenied      (StateUnavailable) Redis does not, or is not trusted
+├── BrokersUnreachable       no broker answered for too long                       (Transient)
+├── DeadLettersRefused       a dead letter was not acknowledged                    (Transient)
+├── EffectsRefused           what a processor emitted was not acknowledged         (Transient)
+├── StateUnavailable         Redis cannot take or give state now                   (Transient)
+├── BrokersDenied            (BrokersUnreachable) Kafka does not let us in         (Denied)
+├── StateDenied              (StateUnavailable) Redis does not let us in           (Denied)
+├── StillReading             the past is long, and is being read                   (Transient)
 ├── SharedStateError         what trading code asked of shared state is not to be had
 │   ├── DeclarationRefused   a name, a time or a number that cannot be shared under
 │   ├── NotDeclared          what was asked for is not what was declared
@@ -24,12 +23,16 @@ StreamsError
     ├── KillsEverything      record after record kills the process that decodes it
     └── EngineUnfit          this engine cannot run this processor, or with these settings
 
-`Transient` and `Terminal` are what engines look at: whether to try again is a question of type.
+`Transient` (a dependency is away: the same batch is tried again) and `Terminal` are what engines look at: whether to try
+again is a question of type. A schema registry that is away is Transient too.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from tradetape.schemas.errors import Denied as Denied
+from tradetape.schemas.errors import Transient as Transient
 
 if TYPE_CHECKING:
     from tradetape.streams.record import Record
@@ -49,31 +52,20 @@ class BadRecord(StreamsError):
         self.detail = detail
 
 
-class Transient(StreamsError):
-    """A dependency is away; the same batch is tried again."""
-
-
-class BrokersUnreachable(Transient):
+class BrokersUnreachable(StreamsError, Transient):
     """No broker answered for too long."""
 
 
-class DeadLettersRefused(Transient):
+class DeadLettersRefused(StreamsError, Transient):
     """A dead letter was not acknowledged, so the offset may not move past its record."""
 
 
-class EffectsRefused(Transient):
+class EffectsRefused(StreamsError, Transient):
     """What a processor emitted was not acknowledged, so the offset may not move past what led to it."""
 
 
-class StateUnavailable(Transient):
+class StateUnavailable(StreamsError, Transient):
     """Redis cannot take or give state now."""
-
-
-class Denied(Transient):
-    """A dependency answers and does not let us in: user, password, right or certificate are wrong.
-
-    A worker that runs waits for it as for any other outage, since passwords are rotated while it runs; one that starts ends.
-    """
 
 
 class BrokersDenied(BrokersUnreachable, Denied):
@@ -82,6 +74,10 @@ class BrokersDenied(BrokersUnreachable, Denied):
 
 class StateDenied(StateUnavailable, Denied):
     """Redis does not let us in, or is not trusted."""
+
+
+class StillReading(StreamsError, Transient):
+    """The past is long, and is being read; what was read is kept."""
 
 
 class SharedStateError(StreamsError):

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from tradetape.schemas.errors import RegistryUnreachable
 from tradetape.streams.backoff import Backoff
 from tradetape.streams.errors import Denied, Transient
 
@@ -30,7 +29,7 @@ def awaited(ask: Callable[[], T], *, patience_s: float = PATIENCE_S) -> T:
         except Denied:
             # Nothing that waiting mends.
             raise
-        except (Transient, RegistryUnreachable) as error:
+        except Transient as error:
             wait_s = backoff.next_s()
             if time.monotonic() + wait_s > deadline:
                 raise
