@@ -6,9 +6,9 @@ The last test is the other half: with no more than these rights, a signal become
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +224,7 @@ def test_with_these_rights_a_signal_becomes_a_trade_a_fill_and_a_row(guarded: Se
         )
         for role, command in commands.items()
     }  # fmt: skip
-    bot, minutes = guarded.role_environment("bot"), count()
+    bot, minutes, began = guarded.role_environment("bot"), list(range(1_000)), time.monotonic()
     history = settings_of(guarded, "reader").required("DATABASE_URL")
     try:
         with Producer.from_env(source="bot", settings=load({**bot, "TRADETAPE_RUN_MODE": "PAPER"})) as tape:
@@ -232,8 +232,9 @@ def test_with_these_rights_a_signal_becomes_a_trade_a_fill_and_a_row(guarded: Se
             signal_id = tape.emit(signal(closed_at)).event_id
 
             def filled() -> bool:
-                # Candles go on coming: the next one after the trade fills it on paper.
-                tape.emit(candle(closed_at + timedelta(minutes=next(minutes))))
+                # Candles go on coming, one a second: the next one after the trade fills it on paper.
+                if time.monotonic() >= began + minutes[0]:
+                    tape.emit(candle(closed_at + timedelta(minutes=minutes.pop(0))))
                 with connect_history(history, application="test") as connection:
                     return bool(connection.execute(_FILLED, [signal_id]).fetchone())
 
