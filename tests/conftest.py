@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import hypothesis
 import psycopg
@@ -22,12 +23,16 @@ import pytest
 import redis as redis_client
 from psycopg import sql
 
+import secure_clients
 import service_stack
 import suite_folder
 from tradetape.console.local.places import Places, default_cache
 from tradetape.console.local.ports import PortBook
 from tradetape.console.local.registry import Registry
 from tradetape.console.local.stack import LocalStack
+
+if TYPE_CHECKING:
+    from secure_stack import SecureStack
 
 SERVICES = pytest.StashKey[Mapping[str, str]]()
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -39,10 +44,13 @@ def _exit(number: int, _: FrameType | None) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Where the services come from, and what is not for every machine."""
+    """Where the services come from, and what is not for every machine or takes longer."""
     parser.addoption("--stack", choices=service_stack.KINDS, default=service_stack.LOCAL, help=service_stack.HELP)
     parser.addoption(
         "--docker", action="store_true", help="run the tests that need a Docker engine, on images that are here"
+    )
+    parser.addoption(
+        "--secure", action="store_true", help="run the local stack with TLS, passwords and rights turned on"
     )
 
 
@@ -75,15 +83,37 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SERVICES] = getattr(config, "workerinput", {}).get("services") or service_stack.given()
     for name in service_stack.VARIABLES:
         os.environ.pop(name, None)
+    if config.getoption("--secure"):
+        secure_clients.install()
 
 
 @pytest.fixture(scope="session")
-def stack(pytestconfig: pytest.Config) -> Iterator[LocalStack]:
+def stack(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> Iterator[LocalStack]:
     """A local stack that runs, for tests that look into it, or stop what is in it."""
     if pytestconfig.getoption("--stack") != service_stack.LOCAL:
         pytest.skip(service_stack.REASON)
+    if pytestconfig.getoption("--secure"):
+        secure = request.getfixturevalue("secure_stack")
+        secure_clients.log_in(secure.kafka_options(), secure.environment())
+        yield secure
+        return
     with tempfile.TemporaryDirectory(prefix="tradetape-tests-") as home:
         local = LocalStack(Path(home), fixed_ports=False)
+        try:
+            local.up()
+            yield local
+        finally:
+            local.down(wipe=True)
+
+
+@pytest.fixture(scope="session")
+def secure_stack() -> Iterator[SecureStack]:
+    """The same with TLS, passwords and rights."""
+    # Here, since it imports clients of Kafka, which `--secure` has to come before.
+    from secure_stack import SecureStack
+
+    with tempfile.TemporaryDirectory(prefix="tradetape-tests-") as home:
+        local = SecureStack(Path(home))
         try:
             local.up()
             yield local
@@ -144,7 +174,7 @@ def _new_database(services: Mapping[str, str]) -> Iterator[str]:
     name = f"t{uuid.uuid4().hex[:12]}"
     with psycopg.connect(owner, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        yield f"{owner.rpartition('/')[0]}/{name}"
+        yield _of_database(owner, name)
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
@@ -155,9 +185,13 @@ def database(stack: LocalStack) -> Iterator[str]:
     name = sql.Identifier("stopped")
     with psycopg.connect(owner, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
-    yield f"{owner.rpartition('/')[0]}/stopped"
+    yield _of_database(owner, "stopped")
     with psycopg.connect(owner, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+def _of_database(dsn: str, name: str) -> str:
+    return urlsplit(dsn)._replace(path=f"/{name}").geturl()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -46,12 +47,17 @@ MONTHS = SQL(
 ROWS = SQL("COPY (SELECT * FROM {} ORDER BY event_time, event_id) TO STDOUT (FORMAT BINARY)")
 
 
+def database_of(dsn: str) -> str:
+    """The database that an address names."""
+    return urlsplit(dsn).path.removeprefix("/")
+
+
 class Site:
     """A machine in a time zone, with a database that is in it as well; its worker runs as installed."""
 
     def __init__(self, zone: str, *, kafka: str, prefix: str, dsn: str, home: Path) -> None:
         self.zone = zone
-        name = dsn.rpartition("/")[2]
+        name = database_of(dsn)
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute(SQL("ALTER DATABASE {} SET timezone = {}").format(Identifier(name), Literal(zone)))
         self._environment = clean_environment(
@@ -96,13 +102,13 @@ def _copied(connection: psycopg.Connection, query: SQL | Composed) -> bytes:
 @pytest.fixture
 def sites(kafka: str, topic_prefix: str, postgres: str, tmp_path: Path) -> Iterator[list[Site]]:
     """A site in UTC and one in New York."""
-    other = f"{postgres}_newyork"
-    name = Identifier(other.rpartition("/")[2])
+    other = urlsplit(postgres)._replace(path=f"/{database_of(postgres)}_newyork").geturl()
+    name = Identifier(database_of(other))
     with psycopg.connect(postgres, autocommit=True) as connection:
         connection.execute(SQL("CREATE DATABASE {}").format(name))
         made = []
         for zone, dsn in ((UTC_ZONE, postgres), (NEW_YORK, other)):
-            home = tmp_path / dsn.rpartition("/")[2]
+            home = tmp_path / database_of(dsn)
             home.mkdir()
             made.append(Site(zone, kafka=kafka, prefix=topic_prefix, dsn=dsn, home=home))
         yield made

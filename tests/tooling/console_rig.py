@@ -16,8 +16,11 @@ TIMEOUT_S = 120
 
 def clean_environment(home: Path, **variables: str) -> dict[str, str]:
     """Ours without anything that names a service or a setting, with a home of the test's own."""
+    # The suite's own login to Kafka is there under `--secure` alone.
     kept = {
-        name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TZ", "TRADETAPE_CACHE")
+        name: value
+        for name, value in os.environ.items()
+        if name in ("PATH", "HOME", "LANG", "TZ", "TRADETAPE_CACHE") or name.startswith("TRADETAPE_KAFKA_")
     }
     return {**kept, "TRADETAPE_HOME": str(home), **variables}
 

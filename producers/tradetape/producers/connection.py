@@ -126,6 +126,19 @@ class OncePerCause(logging.Filter):
 logger.addFilter(OncePerCause())
 
 
+def denial(error: KafkaError) -> str | None:
+    """What keeps us out of Kafka until somebody mends it, as a sentence without secrets; None for any other error."""
+    if error.code() == KafkaError._AUTHENTICATION:
+        where = error.str().partition(": ")[0].rpartition("://")[2].partition("/")[0]
+        return (
+            f"Kafka at {where} does not let us in: wrong user or password; check {kafka_variable('sasl.username')} and "
+            f"{kafka_variable('sasl.password')}_FILE"
+        )
+    if error.code() == KafkaError._SSL and "certificate verify failed" in error.str():
+        return "Kafka is not trusted; check TRADETAPE_CA_FILE and the hosts in KAFKA_BOOTSTRAP_SERVERS"
+    return None
+
+
 def on_error(report: Callable[[KafkaError], None] | None = None) -> Callable[[KafkaError], None]:
     """An error callback that logs quietly and passes on; it cannot raise into librdkafka."""
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from tradetape.producers.addresses import completed
 from tradetape.producers.errors import SettingsError
 from tradetape.schemas import CATALOGUE, Catalogue, RunMode
 from tradetape.schemas.catalogue import DEFAULT_PREFIX
@@ -26,6 +27,11 @@ EXAMPLES = {
     "SCHEMA_REGISTRY_URL": "http://127.0.0.1:18081/apis/ccompat/v7",
     "REDIS_URL": "redis://127.0.0.1:16379/0",
     "DATABASE_URL": "postgresql://tradetape:…@127.0.0.1:15432/tradetape",
+}
+_PASSWORD_FILES = {
+    "REDIS_URL": "redis_password_file",
+    "DATABASE_URL": "database_password_file",
+    "SCHEMA_REGISTRY_URL": "schema_registry_password_file",
 }
 
 
@@ -70,6 +76,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         bool,
         _says("true lets Kafka options weaken a guarantee or skip certificate checks; never where money is at stake"),
     ] = False
+    ca_file: Annotated[
+        str | None,
+        _says("certificates that those of Kafka, Redis, PostgreSQL and the registry must be signed by, under TLS"),
+    ] = None
+    redis_password_file: Annotated[str | None, _says("a file with the password of the user in REDIS_URL")] = None
+    database_password_file: Annotated[str | None, _says("a file with the password of the user in DATABASE_URL")] = None
+    schema_registry_password_file: Annotated[
+        str | None, _says("a file with the password of the user in SCHEMA_REGISTRY_URL")
+    ] = None
     webhook_secret: Annotated[str | None, _says("signs what the dispatcher posts to a webhook")] = None
     webhook_secret_file: Annotated[str | None, _says("the same, as a file that holds it")] = None
     http_port: Annotated[int | None, _says("a worker's port for /livez, /readyz and /metrics; off by default")] = None
@@ -83,7 +98,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return f"Settings(topic_prefix={self.topic_prefix!r}, run_mode={self.run_mode!r}, …)"
 
     def required(self, variable: str) -> str:
-        """The value of one of the unprefixed variables. Raises SettingsError where it is not set."""
+        """The value of one of the unprefixed variables, with password and trust. Raises SettingsError where it is not set."""
         value = getattr(self, variable.lower())
         if not value:
             example = EXAMPLES[variable]
@@ -91,7 +106,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise SettingsError(
                 f"{variable} is not set in the environment; set it (example: {variable}={example}), or start a local stack with `tradetape up{option}`"
             )
-        return str(value)
+        if self.ca_file:
+            # Here, since each of the clients would say something else about one that is missing.
+            _file_content(_variable("ca_file"), self.ca_file)
+        return self._completed(variable, str(value))
+
+    def _completed(self, variable: str, address: str) -> str:
+        path = _PASSWORD_FILES.get(variable) and getattr(self, _PASSWORD_FILES[variable])
+        password = _file_content(_variable(_PASSWORD_FILES[variable]), path) if path else None
+        try:
+            return completed(address, password=password, ca_file=self.ca_file)
+        except ValueError:
+            raise SettingsError(
+                f"{variable} holds a password, and {_variable(_PASSWORD_FILES[variable])} is set too; keep one"
+            ) from None
 
     def secret(self, field: str) -> str | None:
         """A secret by its field, which also stands in the file that <field>_file names. Raises SettingsError."""
@@ -157,6 +185,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
             options[option] = read
         elif name.startswith(PREFIX) and name not in known:
             raise SettingsError(_unknown(name, known))
+    if given.get("ca_file") and "ssl" in options.get("security.protocol", "").lower():
+        options.setdefault("ssl.ca.location", given["ca_file"])
     try:
         return msgspec.convert({**given, "kafka_options": options}, Settings, strict=False)
     except msgspec.ValidationError as error:

@@ -7,6 +7,7 @@ SchemasError
 ├── CatalogueError    an event type or topic that the catalogue does not hold, or a wrong declaration
 └── RegistryError               the schema registry cannot be used
     ├── RegistryUnreachable     it does not answer, or has a fault of its own: waiting may mend it  (Transient)
+    ├── RegistryDenied          it does not let us in, or is not trusted  (Denied)
     ├── RegistryRefused         it will not do what it is asked, or is no schema registry
     ├── NotRegistered           it does not hold a schema of ours
     └── IncompatibleSchema      it holds versions that a schema of ours does not agree with
@@ -19,6 +20,13 @@ from __future__ import annotations
 
 class Transient(Exception):
     """Something is away; whoever can wait tries the same again."""
+
+
+class Denied(Transient):
+    """A service answers and does not let us in, or is not trusted: user, password, right or certificate are wrong.
+
+    A worker that runs waits for it as for any other outage, since passwords are rotated while it runs; one that starts ends.
+    """
 
 
 class SchemasError(Exception):
@@ -72,6 +80,10 @@ class RegistryError(SchemasError):
 
 class RegistryUnreachable(RegistryError, Transient):
     """The schema registry does not answer, or has a fault of its own; waiting may mend it."""
+
+
+class RegistryDenied(RegistryError, Denied):
+    """The schema registry does not let us in, or is not trusted: user, password or certificate are wrong."""
 
 
 class RegistryRefused(RegistryError):

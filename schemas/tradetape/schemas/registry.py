@@ -10,6 +10,7 @@ import base64
 import http.client
 import json
 import logging
+import ssl
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -21,7 +22,8 @@ import msgspec
 from tradetape.schemas import avro_schema, lint
 from tradetape.schemas.avro_schema import FIRST_CONTENT_ID, Schema
 from tradetape.schemas.catalogue import Catalogue, EventType
-from tradetape.schemas.errors import IncompatibleSchema, RegistryRefused, RegistryUnreachable
+from tradetape.schemas.certificates import distrust
+from tradetape.schemas.errors import IncompatibleSchema, RegistryDenied, RegistryRefused, RegistryUnreachable
 from tradetape.schemas.released import Version, released_schemas
 
 logger = logging.getLogger("tradetape.schemas")
@@ -31,6 +33,7 @@ MAX_ANSWER_BYTES = 4 * 1024 * 1024
 _MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 _NOT_THERE = frozenset((40401, 40402, 40403, 40408))
 """Confluent's codes for a subject, a version, a schema, a subject's compatibility that the registry does not hold."""
+_DENIED = frozenset((http.client.UNAUTHORIZED, http.client.FORBIDDEN))
 _LATER = frozenset((http.client.REQUEST_TIMEOUT, http.client.TOO_MANY_REQUESTS))
 
 Registered = Mapping[str, Mapping[int, Schema]]
@@ -66,12 +69,16 @@ class Registry:
     """One conversation with a registry: all of its answers have to come within `timeout_s` together.
 
     `url` may hold user and password, which no message and no log repeats. Every method raises RegistryUnreachable when
-    the registry is away or has a fault of its own, and RegistryRefused when it will not do what it is asked.
+    the registry is away or has a fault of its own, RegistryDenied when it does not let us in or is not trusted, and
+    RegistryRefused when it will not do what it is asked.
     """
 
-    def __init__(self, url: str, *, timeout_s: float) -> None:
-        """Connects to nothing yet. Raises ValueError for what is no address of a registry."""
-        parts, self._connection = _connection(url)
+    def __init__(self, url: str, *, timeout_s: float, ca_file: str | None = None) -> None:
+        """Connects to nothing yet. Raises ValueError for what is no address of a registry, OSError for an unfit `ca_file`.
+
+        A certificate of an https:// address must be signed by one in `ca_file`, else by one that the system trusts.
+        """
+        parts, self._connection = _connection(url, ca_file)
         self.address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
         self._timeout_s = timeout_s
         self._deadline = time.monotonic() + timeout_s
@@ -135,6 +142,11 @@ class Registry:
             raise RegistryUnreachable(f"the schema registry {self.address} answers {status}: {reason}")
         if status == http.client.CONFLICT:
             raise IncompatibleSchema(subject, reason)
+        if status in _DENIED:
+            raise RegistryDenied(
+                f"the schema registry {self.address} does not let us in: {status} {reason}; check the user in "
+                "SCHEMA_REGISTRY_URL and its password"
+            )
         if status == http.client.NOT_FOUND and fault.error_code in _NOT_THERE:
             return None
         if status == http.client.NOT_FOUND and not fault.error_code:
@@ -154,6 +166,10 @@ class Registry:
             content = response.read(MAX_ANSWER_BYTES + 1)
         except (OSError, http.client.HTTPException, UnicodeError) as error:
             self._connection.close()
+            if (why := distrust(error)) is not None:
+                raise RegistryDenied(
+                    f"the schema registry {self.address} is not trusted: {why}; check TRADETAPE_CA_FILE"
+                ) from error
             reason = str(error) or type(error).__name__
             raise RegistryUnreachable(f"the schema registry {self.address} cannot be reached: {reason}") from error
         if len(content) > MAX_ANSWER_BYTES:
@@ -186,9 +202,13 @@ def _fault(content: bytes) -> _Fault:
         return _Fault()
 
 
-def _connection(url: str) -> tuple[SplitResult, http.client.HTTPConnection]:
-    """The parts of an address, and a connection to it that is not open yet. Raises ValueError."""
-    kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+def _connection(url: str, ca_file: str | None) -> tuple[SplitResult, http.client.HTTPConnection]:
+    """The parts of an address, and a connection to it that is not open yet. Raises ValueError, OSError."""
+
+    def https(host: str, port: int | None) -> http.client.HTTPConnection:
+        return http.client.HTTPSConnection(host, port, context=ssl.create_default_context(cafile=ca_file))
+
+    kinds = {"http": http.client.HTTPConnection, "https": https}
     # Whatever is wrong with it, the text of the error may hold the password.
     with suppress(ValueError, KeyError, http.client.InvalidURL):
         parts = urlsplit(url)

@@ -2,6 +2,7 @@
 
 SinksError (StreamsError)
 ├── DatabaseUnavailable   PostgreSQL cannot be reached or cannot write now      (Transient)
+├── DatabaseDenied        PostgreSQL does not let us in, or is not trusted      (Denied)
 ├── Fenced                another sink owns the partition; nothing was written  (Terminal)
 ├── WentBack              the database is older than what was written to it     (Terminal)
 ├── SchemaBehind          the tables are not those of this version              (Terminal)
@@ -20,7 +21,7 @@ SinksError (StreamsError)
 
 from __future__ import annotations
 
-from tradetape.streams.errors import StreamsError, Terminal, Transient
+from tradetape.streams.errors import Denied, StreamsError, Terminal, Transient
 
 
 class SinksError(StreamsError):
@@ -29,6 +30,10 @@ class SinksError(StreamsError):
 
 class DatabaseUnavailable(SinksError, Transient):
     """PostgreSQL cannot be reached or cannot write now."""
+
+
+class DatabaseDenied(DatabaseUnavailable, Denied):
+    """PostgreSQL does not let us in, or is not trusted."""
 
 
 class Fenced(SinksError, Terminal):

@@ -6,6 +6,8 @@ StreamsError
 ├── DeadLettersRefused       a dead letter was not acknowledged                    (Transient)
 ├── EffectsRefused           what a processor emitted was not acknowledged         (Transient)
 ├── StateUnavailable         Redis cannot take or give state now                   (Transient)
+├── BrokersDenied            (BrokersUnreachable) Kafka does not let us in         (Denied)
+├── StateDenied              (StateUnavailable) Redis does not let us in           (Denied)
 ├── StillReading             the past is long, and is being read                   (Transient)
 ├── SharedStateError         what trading code asked of shared state is not to be had
 │   ├── DeclarationRefused   a name, a time or a number that cannot be shared under
@@ -29,6 +31,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tradetape.schemas.errors import Denied as Denied
 from tradetape.schemas.errors import Transient as Transient
 
 if TYPE_CHECKING:
@@ -63,6 +66,14 @@ class EffectsRefused(StreamsError, Transient):
 
 class StateUnavailable(StreamsError, Transient):
     """Redis cannot take or give state now."""
+
+
+class BrokersDenied(BrokersUnreachable, Denied):
+    """Kafka does not let us in, or is not trusted."""
+
+
+class StateDenied(StateUnavailable, Denied):
+    """Redis does not let us in, or is not trusted."""
 
 
 class StillReading(StreamsError, Transient):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tradetape.streams.backoff import Backoff
-from tradetape.streams.errors import Transient
+from tradetape.streams.errors import Denied, Transient
 
 logger = logging.getLogger("tradetape.streams")
 
@@ -32,6 +32,9 @@ def awaited(
     while True:
         try:
             return ask()
+        except Denied:
+            # Nothing that waiting mends.
+            raise
         except Transient as error:
             wait_s = backoff.next_s()
             if clock() + wait_s > deadline:

@@ -24,17 +24,23 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "doctor", help="what is reachable, and what mends the rest", formatter_class=_RAW,
         description="Check Kafka, Redis, PostgreSQL, a schema registry and the packages. Changes nothing. Exit code 0 when all "
         "is well, 3 when a service cannot be reached, 1 for other faults.",
-        epilog="example:\n  tradetape doctor --json",
+        epilog="examples:\n  tradetape doctor --json\n  tradetape doctor --role bot",
+    )  # fmt: skip
+    doctor.add_argument(
+        "--role", metavar="ROLE",
+        help="only whether the environment's user may do what this role has to, and no more: `tradetape access show`",
     )  # fmt: skip
     doctor.add_argument("--json", action="store_true", help="one JSON document")
     doctor.set_defaults(run=_doctor)
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from tradetape.console.doctor.examination import examine, names_services
+    from tradetape.console.access.roles import role
+    from tradetape.console.doctor.examination import examine, examine_role, names_services
     from tradetape.console.environment import settings
 
-    findings = examine(settings(), named=names_services(os.environ))
+    named = names_services(os.environ)
+    findings = examine_role(settings(), role(args.role), named=named) if args.role else examine(settings(), named=named)
     if args.json:
         print(json.dumps({"checks": [_document(one) for one in findings]}, indent=2, ensure_ascii=False))
     else:

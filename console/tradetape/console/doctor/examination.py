@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
-from tradetape.console.doctor import kafka, packages, postgres, redis, registry
+from tradetape.console.access.roles import Role
+from tradetape.console.doctor import kafka, packages, postgres, redis, registry, rights
 from tradetape.console.doctor.finding import Finding, State
 from tradetape.console.extras import extra_of
 from tradetape.producers.settings import EXAMPLES, UNPREFIXED, Settings
@@ -26,6 +27,19 @@ def examine(settings: Settings, *, named: bool) -> list[Finding]:
     with ThreadPoolExecutor(len(_SERVICES)) as pool:
         found = pool.map(lambda name: _service(name, settings, named), _SERVICES)
         return [_source(settings, named), *chain.from_iterable(found), *packages.check()]
+
+
+def examine_role(settings: Settings, of: Role, *, named: bool) -> list[Finding]:
+    """The findings about one role: the services that it uses let it in, and let it do what it has to and no more."""
+    found = [_source(settings, named)]
+    checks: list[Check] = [kafka.check_reach, lambda one: rights.kafka(one, of)]
+    checks += [lambda one: rights.redis_rights(one, of)] if of.uses_redis else []
+    checks += [lambda one: rights.postgres(one, of)] if of.database else []
+    for check in checks:
+        found += check(settings)
+        if any(one.unreachable for one in found):
+            break
+    return found
 
 
 def names_services(environ: Mapping[str, str]) -> bool:

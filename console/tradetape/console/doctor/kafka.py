@@ -20,8 +20,20 @@ DEFAULT_PORT = 9092
 
 def check(settings: Settings) -> Iterator[Finding]:
     """The findings. Raises SettingsError."""
+    from tradetape.console.topics import admin_client
+    from tradetape.producers.connection import KafkaSettings
+
+    found = list(check_reach(settings))
+    yield from found
+    if not any(one.unreachable or (one.subject == "kafka" and one.state == State.FAIL) for one in found):
+        yield from _topics(settings, admin_client(KafkaSettings.of(settings)))
+
+
+def check_reach(settings: Settings) -> Iterator[Finding]:
+    """Does Kafka let us in, and can its addresses be followed. Raises SettingsError."""
     from confluent_kafka import KafkaException
 
+    from tradetape.console.first_contact import kafka_denial
     from tradetape.console.topics import admin_client
     from tradetape.producers.connection import KafkaSettings
 
@@ -37,14 +49,13 @@ def check(settings: Settings) -> Iterator[Finding]:
     except KafkaException as error:
         # The client's own error is only that time ran out; why it did was reported before.
         admin.poll(0)
-        reason = [*reasons, error.args[0].str()][0].partition(" (after")[0]
+        reason = kafka_denial(kafka) or [*reasons, error.args[0].str()][0].partition(" (after")[0]
         yield away("kafka", reason, "KAFKA_BOOTSTRAP_SERVERS")
         return
     yield Finding("kafka", State.OK, f"{kafka.bootstrap_servers} answers; brokers: {len(brokers)}")
     yield judge_addresses(
         dialled(kafka.bootstrap_servers), [_address(str(one.host), one.port) for one in brokers], _is_open
     )
-    yield from _topics(settings, admin)
 
 
 def dialled(bootstrap_servers: str) -> list[str]:

@@ -21,7 +21,7 @@ def check(settings: Settings) -> Iterator[Finding]:
     """The findings."""
     from tradetape.producers.codecs import registry_of
     from tradetape.producers.errors import SettingsError
-    from tradetape.schemas.errors import RegistryRefused, RegistryUnreachable
+    from tradetape.schemas.errors import RegistryDenied, RegistryRefused, RegistryUnreachable
     from tradetape.schemas.registry import missing, read
 
     catalogue = settings.catalogue()
@@ -31,6 +31,8 @@ def check(settings: Settings) -> Iterator[Finding]:
             levels = {subject: registry.compatibility(subject) for subject in map(catalogue.subject, catalogue)}
     except RegistryUnreachable as error:
         yield away("registry", str(error), VARIABLE)._replace(mend=f"check {VARIABLE}; for the local stack: {_UP}")
+    except RegistryDenied as error:
+        yield Finding("registry", State.FAIL, str(error), "correct user, password or certificates", unreachable=True)
     except (SettingsError, RegistryRefused) as error:
         yield Finding("registry", State.FAIL, str(error), f"export {VARIABLE}={EXAMPLES[VARIABLE]}")
     else:

@@ -88,7 +88,7 @@ class Kafka(Service):
         if ports.is_free(port):
             return False
         # Its log lines would go to stderr: a broker that is only starting is no news.
-        admin = AdminClient({"bootstrap.servers": f"{ports.LOOPBACK}:{port}", "log_level": 0})
+        admin = AdminClient({**self.client_options(port), "log_level": 0})
         try:
             return bool(admin.list_topics(timeout=ANSWER_TIMEOUT_S).brokers)
         except KafkaException:
@@ -96,6 +96,10 @@ class Kafka(Service):
 
     def variables(self, port: int) -> Mapping[str, str]:
         return {"KAFKA_BOOTSTRAP_SERVERS": f"{ports.LOOPBACK}:{port}"}
+
+    def client_options(self, port: int) -> Mapping[str, str]:
+        """librdkafka's options of a client that asks whether the broker is there."""
+        return {"bootstrap.servers": f"{ports.LOOPBACK}:{port}"}
 
     def wipe(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     from tradetape.streams.effects import KafkaEffects
     from tradetape.streams.processors.approval import Approval
 
-    parts = WorkerParts("approval")
+    parts = WorkerParts("approval", "REDIS_URL")
     named, mode = args.policy or parts.settings.policy_file, parts.settings.mode()
     policy = policy_file.load(named) if named else None
     memory = Memory.from_url(parts.settings.required("REDIS_URL"), prefix=parts.settings.redis_prefix)

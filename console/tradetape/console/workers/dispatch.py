@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run it; the exit code. Raises UsageError, SettingsError, ExecutorUnusable."""
-    parts = WorkerParts("dispatch")
+    parts = WorkerParts("dispatch", "DATABASE_URL")
     sink = dispatch_executors.sink_of(
         args, parts.settings, parts.kafka, parts.codec, parts.dead_letters, parts.progress
     )

@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> int:
     from tradetape.sinks.history.sink import HistorySink
     from tradetape.streams.groups import TopicIds
 
-    parts = WorkerParts("history")
+    parts = WorkerParts("history", "DATABASE_URL")
     sink = HistorySink(
         dsn=parts.settings.required("DATABASE_URL"),
         catalogue=parts.catalogue,

@@ -20,11 +20,13 @@ Gauges = Mapping[str, Callable[[], float]]
 class WorkerParts:
     """Settings, codec, dead letters and progress of the worker `name`. Logging is set up on the way.
 
-    Raises SettingsError for an unusable setting.
+    Raises SettingsError for an unusable setting, and Denied where Kafka, or a service of the variables in `needs`, answers
+    and does not let it in.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *needs: str) -> None:
         from tradetape.console.environment import settings as effective_settings
+        from tradetape.console.first_contact import let_in
         from tradetape.producers.codecs import codec_of
         from tradetape.producers.connection import KafkaSettings
         from tradetape.streams import logs
@@ -36,6 +38,7 @@ class WorkerParts:
         self.settings = effective_settings()
         logs.configure(level=self.settings.log_level, style=self.settings.log_format)
         self.kafka = KafkaSettings.of(self.settings)
+        let_in(self.settings, needs)
         self.codec = awaited(lambda: codec_of(self.settings, answer_timeout_s=REGISTRY_TIMEOUT_S))
         self.catalogue = self.codec.catalogue
         self.progress = Progress()

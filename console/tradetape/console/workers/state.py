@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     from tradetape.streams.processors.current_state import CurrentState
     from tradetape.streams.state.store import StateStore
 
-    parts = WorkerParts("state")
+    parts = WorkerParts("state", "REDIS_URL")
     store = StateStore.from_url(parts.settings.required("REDIS_URL"), prefix=parts.settings.redis_prefix)
     # A Redis that is new or was flushed is filled again from the tape, unless other workers of the group are at work.
     is_filled = awaited(lambda: store.is_filled() or forget_offsets(parts.kafka, args.group))

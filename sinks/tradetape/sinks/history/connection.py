@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import psycopg
 from psycopg import errors as sqlstate
 
-from tradetape.sinks.errors import DatabaseUnavailable, SchemaBehind
+from tradetape.sinks.errors import DatabaseDenied, DatabaseUnavailable, SchemaBehind
 
 CONNECT_TIMEOUT_S = 10
 GUARDS = {
@@ -34,6 +34,21 @@ PASSING = (
     sqlstate.TransactionTimeout,
     sqlstate.ReadOnlySqlTransaction,
 )
+
+_WRONG_LOGIN = "does not let us in; check DATABASE_URL and TRADETAPE_DATABASE_PASSWORD_FILE"
+_NOT_TRUSTED = "is not trusted; check TRADETAPE_CA_FILE and the host in DATABASE_URL"
+_DENIALS = {
+    "password authentication failed": _WRONG_LOGIN,
+    "no password supplied": _WRONG_LOGIN,
+    "no pg_hba.conf entry": _WRONG_LOGIN,
+    "is not permitted to log in": _WRONG_LOGIN,
+    "permission denied for database": _WRONG_LOGIN,
+    "certificate verify failed": _NOT_TRUSTED,
+    "server certificate for": _NOT_TRUSTED,
+    "root certificate file": _NOT_TRUSTED,
+    "does not support SSL": _NOT_TRUSTED,
+}
+"""What libpq and the server say, and what it means."""
 
 
 def connect(dsn: str, *, application: str) -> psycopg.Connection:
@@ -67,7 +82,18 @@ def passing_errors() -> Iterator[None]:
     ) as error:
         raise SchemaBehind(f"{_first_line(error)}; run `tradetape history migrate`") from error
     except PASSING as error:
-        raise DatabaseUnavailable(f"PostgreSQL: {_first_line(error)}") from error
+        raise _unavailable(_first_line(error)) from error
+
+
+def _unavailable(sentence: str) -> DatabaseUnavailable:
+    """What an error that passes means; one of these does not pass while the password or the certificate is what it is.
+
+    libpq tells no SQLSTATE of a session that was refused, only the sentence.
+    """
+    for part, meaning in _DENIALS.items():
+        if part in sentence:
+            return DatabaseDenied(f"PostgreSQL {meaning}: {sentence.rpartition('failed: ')[2]}")
+    return DatabaseUnavailable(f"PostgreSQL: {sentence}")
 
 
 def _first_line(error: psycopg.Error) -> str:

@@ -25,11 +25,11 @@ from aiokafka.errors import KafkaConnectionError
 from faust.exceptions import AlreadyConfiguredWarning, ConsumerNotStarted
 
 from tradetape.producers.connection import KafkaSettings
-from tradetape.producers.errors import SettingsError
 from tradetape.schemas.stamping import wall_clock_us
 from tradetape.streams.backoff import Backoff
 from tradetape.streams.dead_letters import DeadLetters
 from tradetape.streams.engines.earlier_records import EarlierRecords
+from tradetape.streams.engines.faust_access import credentials_of
 from tradetape.streams.errors import BadRecord, BrokersUnreachable, Terminal, Transient
 from tradetape.streams.processor import OffsetKeeper, Partition, Processor, tick
 from tradetape.streams.progress import Progress
@@ -108,10 +108,10 @@ class FaustEngine:
             raise Terminal(
                 f"{processor.name} keeps its own offsets, which Faust cannot start from; use the engine `kafka`"
             )
-        if "security.protocol" in kafka.options:
-            raise SettingsError("the Faust engine does not carry TLS and SASL settings; use the engine `kafka`")
         self._processor = processor
         self._kafka = kafka
+        # As for librdkafka: what weakens a guarantee is refused here.
+        self._credentials = credentials_of(kafka.client_config({}))
         self._group = group
         self._dead_letters = dead_letters
         self._progress = progress or Progress()
@@ -191,7 +191,9 @@ class FaustEngine:
 
     def _app(self, folder: str) -> Any:
         brokers = [f"kafka://{one.strip()}" for one in self._kafka.bootstrap_servers.split(",")]
-        app = faust.App(self._group, broker=brokers, datadir=folder, **SETTINGS)
+        app = faust.App(
+            self._group, broker=brokers, datadir=folder, broker_credentials=self._credentials, **SETTINGS
+        )  # fmt: skip
         topic = app.topic(*self._processor.topics, key_serializer="raw", value_serializer="raw")
         app.agent(topic, name=f"tradetape.{self._processor.name}", concurrency=1)(self._feed)
         app.task(self._tick)

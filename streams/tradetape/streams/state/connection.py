@@ -9,15 +9,18 @@ from typing import Any
 import hiredis
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
-from tradetape.streams.errors import StateUnavailable
+from tradetape.schemas.certificates import distrust
+from tradetape.streams.errors import StateDenied, StateUnavailable
 
 MAX_CONNECTIONS = 8
 POOL_WAIT_S = 5.0
 TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 2.0
 RETRIES = 2
+_NO_PASSWORD = "NOAUTH"
 
 
 def connect(url: str) -> redis.Redis:
@@ -67,8 +70,21 @@ def exchange(client: redis.Redis, commands: Sequence[bytes]) -> list[Any]:
 
 @contextmanager
 def mapped_errors() -> Iterator[None]:
-    """Turn what the client raises into StateUnavailable: Redis is away, loading, busy, read-only or full."""
+    """Turn what the client raises into StateUnavailable: Redis is away, loading, busy, read-only, full, or denies us."""
     try:
         yield
     except redis.RedisError as error:
-        raise StateUnavailable(f"Redis: {error}") from error
+        raise unavailable(error) from error
+
+
+def unavailable(error: Exception) -> StateUnavailable:
+    """What an error of the client means."""
+    if (why := distrust(error)) is not None:
+        return StateDenied(f"Redis is not trusted: {why}; check TRADETAPE_CA_FILE and the host in REDIS_URL")
+    if isinstance(error, redis.AuthenticationError) or str(error).startswith(_NO_PASSWORD):
+        return StateDenied(
+            "Redis does not let us in: wrong user or password; check REDIS_URL and TRADETAPE_REDIS_PASSWORD_FILE"
+        )
+    if isinstance(error, NoPermissionError):
+        return StateDenied(f"Redis: {error}; `tradetape access apply` gives each role its rights")
+    return StateUnavailable(f"Redis: {error}")

@@ -17,8 +17,8 @@ from redis.commands.core import Script
 from redis.exceptions import LockError
 from redis.lock import Lock as RedisLock
 
-from tradetape.streams.errors import LockBusy, LockLost, StateUnavailable
-from tradetape.streams.state.connection import mapped_errors
+from tradetape.streams.errors import LockBusy, LockLost
+from tradetape.streams.state.connection import mapped_errors, unavailable
 from tradetape.streams.state.declared import Lock, milliseconds
 
 logger = logging.getLogger("tradetape.streams")
@@ -52,7 +52,7 @@ class HeldLock:
         except LockError as error:
             raise self._lost() from error
         except redis.RedisError as error:
-            raise StateUnavailable(f"Redis: {error}") from error
+            raise unavailable(error) from error
         self._held_until = asked_at + self._lives_s
 
     def release(self) -> None:

@@ -11,8 +11,7 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError
 
-from tradetape.streams.errors import StateUnavailable
-from tradetape.streams.state.connection import connect, mapped_errors
+from tradetape.streams.state.connection import connect, mapped_errors, unavailable
 from tradetape.streams.state.keys import Keys
 from tradetape.streams.state.writes import Members, TradeStep, Update, Write
 
@@ -63,7 +62,7 @@ class StateStore:
                 )
         for answer in answers:
             if isinstance(answer, Exception):
-                raise StateUnavailable(f"Redis: {answer}") from answer
+                raise unavailable(answer) from answer
         self.results.update(RESULTS[answer] for answer in answers)
 
     def _evaluate(self, writes: Sequence[Write]) -> list[Any]:
