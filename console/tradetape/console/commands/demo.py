@@ -44,7 +44,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )  # fmt: skip
     demo.add_argument(
         "--as-recorded", action="store_true",
-        help="keep the candles' own times of 2025: too old for current state, so Redis stays empty",
+        help="keep the candles' own times of 2025: too old for current state, so Redis holds none of them",
     )  # fmt: skip
     demo.add_argument(
         "--services", choices=("local", "environment"), default="local",
