@@ -27,7 +27,7 @@ from tradetape.console.local.registry import Registry as Service
 from tradetape.streams.state.reader import StateReader
 from waiting import eventually
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 ROLES: Mapping[str, tuple[str, ...]] = {
     "state": ("--engine", "faust"),
@@ -64,7 +64,11 @@ class Bot:
                 [sys.executable, str(Path(rolling_bot.__file__)), source, str(first), "2", str(BASE_S)],
                 stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=dict(environment),
             )  # fmt: skip
-        eventually(f"{source} has a producer", lambda: b"ready" in self._log.read_bytes() or self._has_ended)
+        eventually(
+            f"{source} has a producer",
+            lambda: b"ready" in self._log.read_bytes() or self._has_ended,
+            timeout_s=TIMEOUT_S,
+        )
         assert not self._has_ended, self._log.read_text()[-3_000:]
 
     @property
@@ -81,7 +85,7 @@ class Bot:
         """Deliver what was emitted, and leave."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        assert self._process.wait(60) == 0, self._log.read_text()[-3_000:]
+        assert self._process.wait(TIMEOUT_S) == 0, self._log.read_text()[-3_000:]
 
     def told(self) -> list[Told]:
         """What it has said by now."""

@@ -78,6 +78,7 @@ def running() -> Iterator[dict[str, str]]:
 @contextmanager
 def registry() -> Iterator[str]:
     """A schema registry; its address."""
+    _reach_by_loopback()
     container = DockerContainer(REGISTRY, labels=_labels()).with_env("APICURIO_STORAGE_KIND", "sql")
     port = _published(container, 8080)
     container.waiting_for(HttpWaitStrategy(8080, f"{API}/subjects").for_status_code(200))
