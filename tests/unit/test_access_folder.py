@@ -16,6 +16,8 @@ from tradetape.console.errors import CredentialsError
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
+    # As Docker makes what it mounts.
+    (tmp_path / "credentials").mkdir(mode=0o755)
     made = Folder(tmp_path / "credentials", redis_prefix="tradetape")
     made.make()
     return made

@@ -146,6 +146,8 @@ class Folder:
         try:
             for folder in (self.path, target.parent):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                # One that was there before, made by whoever mounts it, may be open to all.
+                folder.chmod(0o700)
             if target.exists() and target.read_bytes() == data:
                 return
             fresh = target.with_name(f".{target.name}.{os.getpid()}.new")
