@@ -143,7 +143,7 @@ def cramped_wal(small_disk: Path, tmp_path: Path) -> Iterator[Service]:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_disk_without_room_for_the_log_stops_the_server_and_costs_no_event(
     kafka: str, topic_prefix: str, cramped_wal: Service, small_disk: Path
 ) -> None:

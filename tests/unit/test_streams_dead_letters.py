@@ -6,10 +6,12 @@ import struct
 import traceback
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
+from tradetape.producers.connection import KafkaSettings
 from tradetape.schemas import CATALOGUE
-from tradetape.streams.dead_letters import MemoryDeadLetters, headers_of, stacktrace, without_ours
-from tradetape.streams.errors import BadRecord, ProcessorBroken, Transient
+from tradetape.streams.dead_letters import KafkaDeadLetters, MemoryDeadLetters, headers_of, stacktrace, without_ours
+from tradetape.streams.errors import BadRecord, DeadLettersRefused, ProcessorBroken, Transient
 from tradetape.streams.processor import attempt
 from tradetape.streams.record import Record
 
@@ -140,6 +142,20 @@ def test_without_our_headers_a_letters_are_those_of_its_record() -> None:
     made = Record("candles", 0, 1, b"k", b"\0\0\0\0\1\x48" + EVENT_ID.encode(), own, 5)
     ours = headers_of(made, "r", raised("x"), stage="S", worker="w")
     assert without_ours([*own, *ours, ("x-value-bytes", b"9")]) == list(own)
+
+
+def test_a_topic_that_the_client_knows_to_be_away_is_waited_for_and_ends_no_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    letters = KafkaDeadLetters(worker="w", topic="letters", kafka=KafkaSettings(bootstrap_servers="127.0.0.1:1"))
+
+    def produce(*_: object) -> None:
+        raise KafkaException(KafkaError(KafkaError._UNKNOWN_TOPIC))
+
+    monkeypatch.setattr(letters, "_produce", produce)
+    with pytest.raises(DeadLettersRefused, match="letters does not take dead letters"):
+        letters.send(record(), "bad", raised("why"), stage="S")
+    assert issubclass(DeadLettersRefused, Transient)
 
 
 class Picky:

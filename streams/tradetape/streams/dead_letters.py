@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
@@ -32,6 +33,8 @@ LINGER_MS = 50
 """Letters of one batch travel together; `flush` does not wait for it."""
 PURGE_TIMEOUT_S = 1.0
 ATTEMPT_DIGITS = 7
+_TOPIC_AWAY = (KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
+"""What the client answers at once when it knows of a topic that it is not there; it may be made."""
 CUT_BYTES = 256 * 1024
 """What is kept of a value that the topic of dead letters does not take whole."""
 CONNECT = "__connect.errors."
@@ -167,7 +170,7 @@ class KafkaDeadLetters:
         )
 
     def send(self, record: Record, reason: str, error: BaseException, *, stage: str) -> None:
-        """Queue one, with the record's own key, value and headers."""
+        """Queue one, with the record's own key, value and headers. Raises DeadLettersRefused where there is no such topic."""
         headers: WireHeaders = [*record.headers, *headers_of(record, reason, error, stage=stage, worker=self.worker)]
         try:
             self._produce(record.value, record, headers)
@@ -175,6 +178,9 @@ class KafkaDeadLetters:
             self.flush()
             self._produce(record.value, record, headers)
         except KafkaException as refused:
+            if refused.args[0].code() in _TOPIC_AWAY:
+                self._give_up()
+                raise self._refusal(refused.args[0].str()) from refused
             if refused.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE or record.value is None:
                 raise
             # Compressed it fitted into its own topic. Its first part with the reason is worth more than a halt.
@@ -202,13 +208,19 @@ class KafkaDeadLetters:
         if waiting or failure:
             self._give_up()
             cause = failure or f"not acknowledged within {ACKNOWLEDGE_TIMEOUT_S:.0f} s"
-            raise DeadLettersRefused(
-                f"{self.topic} does not take dead letters: {cause}; `tradetape topics apply` creates it"
-            )
+            raise self._refusal(cause)
+
+    def _refusal(self, cause: str) -> DeadLettersRefused:
+        return DeadLettersRefused(
+            f"{self.topic} does not take dead letters: {cause}; `tradetape topics apply` creates it"
+        )
 
     def _give_up(self) -> None:
         """Take back what is on its way, and hear its reports now: they must not fail the next attempt."""
         self._producer.purge()
         self._producer.flush(PURGE_TIMEOUT_S)
+        # Of a topic that was not there the client asks again only minutes later, unless it is told to.
+        with suppress(KafkaException):
+            self._producer.list_topics(self.topic, timeout=PURGE_TIMEOUT_S)
         with self._lock:
             self._failure = None
