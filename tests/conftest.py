@@ -1,4 +1,4 @@
-"""Services for the tests: one local stack for each process that runs tests, on free ports, in a folder of its own.
+"""Services for the tests: for each process that runs tests one stack, by default a local one, on free ports, in a folder of its own.
 
 A test that needs no service asks for none, and nothing starts. The stack ends with the suite, also when that is
 interrupted: the signal is turned into an exit, pytest then tears its fixtures down, and what is left is ended.
@@ -10,9 +10,11 @@ import os
 import signal
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import hypothesis
 import psycopg
@@ -20,12 +22,14 @@ import pytest
 import redis as redis_client
 from psycopg import sql
 
+import service_stack
 import suite_folder
 from tradetape.console.local.places import Places, default_cache
 from tradetape.console.local.ports import PortBook
 from tradetape.console.local.registry import Registry
 from tradetape.console.local.stack import LocalStack
 
+SERVICES = pytest.StashKey[Mapping[str, str]]()
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -35,10 +39,25 @@ def _exit(number: int, _: FrameType | None) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What is not for every machine has to be asked for."""
+    """Where the services come from, and what is not for every machine."""
+    parser.addoption("--stack", choices=service_stack.KINDS, default=service_stack.LOCAL, help=service_stack.HELP)
     parser.addoption(
-        "--docker", action="store_true", help="run the tests that need a Docker engine, on images that are here"
+        "--docker", action="store_true", help="test the compose file too, on an engine and images that are here"
     )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist which services the environment named."""
+    node.workerinput["services"] = node.config.stash[SERVICES]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what brings its own local stack where services come from elsewhere."""
+    if config.getoption("--stack") != service_stack.LOCAL:
+        for item in items:
+            if item.get_closest_marker(service_stack.MARK) is not None:
+                item.add_marker(pytest.mark.skip(service_stack.REASON))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,13 +72,16 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.startswith("TRADETAPE_") and name != "TRADETAPE_CACHE":
             del os.environ[name]
-    for name in ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", "DATABASE_URL", "SCHEMA_REGISTRY_URL"):
+    config.stash[SERVICES] = getattr(config, "workerinput", {}).get("services") or service_stack.given()
+    for name in service_stack.VARIABLES:
         os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[LocalStack]:
-    """A running Kafka, PostgreSQL and Redis."""
+def stack(pytestconfig: pytest.Config) -> Iterator[LocalStack]:
+    """A local stack that runs, for tests that look into it, or stop what is in it."""
+    if pytestconfig.getoption("--stack") != service_stack.LOCAL:
+        pytest.skip(service_stack.REASON)
     with tempfile.TemporaryDirectory(prefix="tradetape-tests-") as home:
         local = LocalStack(Path(home), fixed_ports=False)
         try:
@@ -70,9 +92,23 @@ def stack() -> Iterator[LocalStack]:
 
 
 @pytest.fixture(scope="session")
-def kafka(stack: LocalStack) -> str:
+def services(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> Iterator[Mapping[str, str]]:
+    """The variables by which a process finds a running Kafka, PostgreSQL and Redis."""
+    kind = pytestconfig.getoption("--stack")
+    if kind == service_stack.LOCAL:
+        yield request.getfixturevalue("stack").environment()
+    elif kind == service_stack.CONTAINERS:
+        with service_stack.containers() as found:
+            yield {**found, "TRADETAPE_RUN_MODE": "PAPER"}
+    else:
+        with service_stack.external(pytestconfig.stash[SERVICES]) as found:
+            yield {**found, "TRADETAPE_RUN_MODE": "PAPER"}
+
+
+@pytest.fixture(scope="session")
+def kafka(services: Mapping[str, str]) -> str:
     """Bootstrap servers of a real Kafka; use topics of your own (`topic_prefix`)."""
-    return stack.environment()["KAFKA_BOOTSTRAP_SERVERS"]
+    return services["KAFKA_BOOTSTRAP_SERVERS"]
 
 
 @pytest.fixture(autouse=True)
@@ -89,9 +125,22 @@ def topic_prefix() -> str:
 
 
 @pytest.fixture
-def postgres(stack: LocalStack) -> Iterator[str]:
+def postgres(services: Mapping[str, str]) -> Iterator[str]:
     """The DSN of an empty database that lives as long as the test."""
-    owner = stack.environment()["DATABASE_URL"]
+    with _new_database(services) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def second_postgres(services: Mapping[str, str]) -> Iterator[str]:
+    """The DSN of another one."""
+    with _new_database(services) as dsn:
+        yield dsn
+
+
+@contextmanager
+def _new_database(services: Mapping[str, str]) -> Iterator[str]:
+    owner = services["DATABASE_URL"]
     name = f"t{uuid.uuid4().hex[:12]}"
     with psycopg.connect(owner, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -112,17 +161,18 @@ def database(stack: LocalStack) -> Iterator[str]:
 
 
 @pytest.fixture
-def redis_url(stack: LocalStack) -> str:
+def redis_url(services: Mapping[str, str]) -> str:
     """The address of an empty Redis."""
-    url = stack.environment()["REDIS_URL"]
-    with redis_client.Redis.from_url(url) as client:
+    with redis_client.Redis.from_url(services["REDIS_URL"]) as client:
         client.flushall()
-    return url
+    return services["REDIS_URL"]
 
 
 @pytest.fixture(scope="session")
-def registry() -> Iterator[Registry]:
+def registry(pytestconfig: pytest.Config) -> Iterator[Registry]:
     """A schema registry, apart from the stack, whose clients do not look for one. A test may kill it."""
+    if pytestconfig.getoption("--stack") != service_stack.LOCAL:
+        pytest.skip(service_stack.REASON)
     with tempfile.TemporaryDirectory(prefix="tradetape-tests-") as home:
         places = Places(home=Path(home), cache=default_cache())
         places.make()
@@ -133,9 +183,23 @@ def registry() -> Iterator[Registry]:
             service.down()
 
 
+@pytest.fixture(scope="session")
+def foreign_registry_url(pytestconfig: pytest.Config) -> Iterator[str]:
+    """The address of a registry that is none of the local stack's."""
+    if pytestconfig.getoption("--stack") == service_stack.CONTAINERS:
+        with service_stack.registry() as url:
+            yield url
+    else:
+        yield service_stack.external_registry(pytestconfig.stash[SERVICES])
+
+
 @pytest.fixture
-def registry_url(registry: Registry) -> str:
+def registry_url(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> str:
     """The address of a running registry; use subjects of your own (`topic_prefix`)."""
+    if pytestconfig.getoption("--stack") != service_stack.LOCAL:
+        return str(request.getfixturevalue("foreign_registry_url"))
+    # Each time: a test may have killed it.
+    registry: Registry = request.getfixturevalue("registry")
     return registry.variables(registry.up())["SCHEMA_REGISTRY_URL"]
 
 

@@ -60,5 +60,5 @@ def test_it_plays_to_the_workers_that_are_there_and_reconciles_what_they_made_of
     assert found.returncode == 0, found.stderr
     lines = {line["record"]: line for line in json.loads(found.stdout)["proof"]["records"]}
     assert all(line["difference"] == 0 for line in lines.values())
-    assert lines["SignalDecision"]["in_postgres"] == lines["TradeSignal"]["emitted"] > 0
+    assert lines["SignalDecision"]["in_postgres"] == lines["TradeSignal"]["expected"] > 0
     assert not any(one.has_ended for one in workers)

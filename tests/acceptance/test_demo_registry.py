@@ -15,6 +15,8 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from console_rig import clean_environment, tradetape
 from tradetape.console.local.stack import LocalStack
 
+pytestmark = pytest.mark.local
+
 TOPIC = "tradetape.market-conditions"
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from history_rig import HistoryRig
 from streams_rig import WorkerProcess
-from tradetape.console.local.stack import LocalStack
 from tradetape.console.topics import admin_client
 from tradetape.schemas import MarketCondition
 from tradetape.streams.record import Record
@@ -41,10 +40,10 @@ def rig(kafka: str, topic_prefix: str, postgres: str) -> HistoryRig:
 
 
 @pytest.fixture
-def environment(stack: LocalStack, rig: HistoryRig) -> dict[str, str]:
+def environment(services: Mapping[str, str], rig: HistoryRig) -> dict[str, str]:
     return {
         **os.environ,
-        **stack.environment(),
+        **services,
         "TRADETAPE_TOPIC_PREFIX": rig.catalogue.prefix,
         "DATABASE_URL": rig.dsn,
     }

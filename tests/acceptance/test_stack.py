@@ -15,6 +15,8 @@ import pytest
 from console_rig import COMMAND, clean_environment, tradetape
 from tradetape.console.local.stack import LocalStack
 
+pytestmark = pytest.mark.local
+
 SERVICES = ["kafka", "postgres", "redis", "registry"]
 VARIABLES = ["DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", "TRADETAPE_OUTBOX_DIR", "TRADETAPE_RUN_MODE"]
 

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +15,6 @@ import pytest
 import redis
 
 from topics_rig import TopicsRig
-from tradetape.console.local.stack import LocalStack
 from tradetape.schemas import Codec, IndicatorUpdate, MarketCondition, times
 from tradetape.streams.dead_letters import KafkaDeadLetters, MemoryDeadLetters
 from tradetape.streams.engines.memory import MemoryEngine
@@ -40,8 +39,8 @@ def rig(kafka: str, topic_prefix: str) -> TopicsRig:
 
 
 @pytest.fixture
-def environment(stack: LocalStack, topic_prefix: str, redis_url: str) -> dict[str, str]:
-    return {**os.environ, **stack.environment(), "TRADETAPE_TOPIC_PREFIX": topic_prefix, "REDIS_URL": redis_url}
+def environment(services: Mapping[str, str], topic_prefix: str, redis_url: str) -> dict[str, str]:
+    return {**os.environ, **services, "TRADETAPE_TOPIC_PREFIX": topic_prefix, "REDIS_URL": redis_url}
 
 
 @pytest.fixture

@@ -30,6 +30,8 @@ from tradetape.producers.connection import KafkaSettings
 from tradetape.schemas import CATALOGUE
 from waiting import eventually
 
+pytestmark = pytest.mark.local
+
 BOT = Path(__file__).parents[1] / "tooling" / "bot_process.py"
 SOURCES = ("bot-a", "bot-b", "bot-c")
 DRAIN_S = 180.0

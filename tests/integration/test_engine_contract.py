@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from streams_rig import GroupOffsets
+from streams_rig import GroupOffsets, WorkerProcess
+from tradetape.console import exit_codes
 from tradetape.producers.connection import KafkaSettings
 from tradetape.streams.dead_letters import DeadLetters, KafkaDeadLetters, MemoryDeadLetters
 from tradetape.streams.engines.faust import FaustEngine, FaustLimits
@@ -168,8 +171,8 @@ class BrokerRig:
         self._group = f"{prefix}group"
         self._letters_topic = f"{prefix}dead-letters"
         self._kafka = KafkaSettings(bootstrap_servers=servers)
-        self._admin = AdminClient({"bootstrap.servers": servers})
-        self._producer = Producer({"bootstrap.servers": servers})
+        self._admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
+        self._producer = Producer({"bootstrap.servers": servers, "log_level": 0})
         self._offsets = GroupOffsets(servers, self._group)
         self._open: list[Running] = []
         self._make(self._letters_topic, partitions=1)
@@ -252,18 +255,6 @@ def broker_rig(request: pytest.FixtureRequest, kafka: str, topic_prefix: str) ->
     made = BrokerRig(request.param, kafka, topic_prefix)
     yield made
     made.close()
-
-
-class Polls(Progress):
-    """Counts how often the engine has looked around."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def polled(self) -> None:
-        super().polled()
-        self.count += 1
 
 
 def numbered(count: int, *, partition: int = 0, first: int = 0) -> list[Written]:
@@ -508,28 +499,6 @@ def test_a_second_member_that_joins_in_the_middle_of_a_batch_loses_nothing(broke
     assert broker_rig.committed() == {0: written, 1: written}
 
 
-def test_a_faust_worker_that_has_joined_its_group_is_not_taken_for_one_that_no_broker_answers(
-    kafka: str, topic_prefix: str
-) -> None:
-    rig = BrokerRig("faust", kafka, topic_prefix)
-    processor, progress = Script(rig.topic), Polls()
-    engine = FaustEngine(
-        processor=processor, kafka=KafkaSettings(bootstrap_servers=kafka), group=f"{topic_prefix}group",
-        dead_letters=MemoryDeadLetters("contract"), progress=progress,
-    )  # fmt: skip
-    running = Running(engine)
-    rig.write(numbered(1))
-    running.until(lambda: len(processor.done) == 1)
-
-    engine._limits = FaustLimits(unreachable_after_s=0.0)
-    looked = progress.count
-    running.until(lambda: progress.count > looked + 2)
-    rig.write(numbered(1, first=1))
-    running.until(lambda: len(processor.done) == 2)
-    assert running.end() is None
-    rig.close()
-
-
 def test_a_worker_that_comes_back_and_finds_nothing_new_is_not_behind(kafka: str, topic_prefix: str) -> None:
     rig = BrokerRig("kafka", kafka, topic_prefix)
     rig.write(numbered(5))
@@ -555,3 +524,31 @@ def test_a_worker_that_comes_back_and_finds_nothing_new_is_not_behind(kafka: str
     assert second.done == []
     assert set(behind.values()) == {0}
     rig.close()
+
+
+def test_faust_works_on_for_longer_than_it_waits_for_a_broker_at_its_start(kafka: str, topic_prefix: str) -> None:
+    rig = BrokerRig("faust", kafka, topic_prefix)
+    script = Script(rig.topic)
+    engine = FaustEngine(
+        processor=script, kafka=KafkaSettings(bootstrap_servers=kafka), group=f"{topic_prefix}group",
+        dead_letters=MemoryDeadLetters("contract"),
+    )  # fmt: skip
+    running = Running(engine)
+    rig.write([Written(0, b"first")])
+    running.until(lambda: script.values() == [b"first"])
+    engine._limits = FaustLimits(unreachable_after_s=0.0, watch_interval_s=0.01)
+    rig.write([Written(0, b"second")])
+    running.until(lambda: script.values() == [b"first", b"second"])
+    assert running.end() is None
+
+
+def test_a_worker_on_faust_that_finds_no_broker_says_so_and_ends_as_unreachable(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        servers = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = {"KAFKA_BOOTSTRAP_SERVERS": servers}
+    words = ["-m", "tradetape.console", "work", "positions", "--engine", "faust"]
+    with WorkerProcess(words, environment=environment, log=tmp_path / "log") as worker:
+        eventually("it ends", lambda: worker.has_ended)
+        assert worker.stop() == exit_codes.UNREACHABLE
+        assert "Unable to bootstrap" in worker.log.read_text()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tradetape.console import topics
-from tradetape.console.local.stack import LocalStack
 from tradetape.producers.connection import KafkaSettings
 from tradetape.producers.settings import load
 from tradetape.schemas import TradeSignal
@@ -22,8 +22,10 @@ EMIT, READ, SHARE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch, stack: LocalStack, topic_prefix: str, redis_url: str) -> None:
-    variables = {**stack.environment(), "TRADETAPE_TOPIC_PREFIX": topic_prefix, "REDIS_URL": redis_url}
+def environment(
+    monkeypatch: pytest.MonkeyPatch, services: Mapping[str, str], topic_prefix: str, redis_url: str
+) -> None:
+    variables = {**services, "TRADETAPE_TOPIC_PREFIX": topic_prefix, "REDIS_URL": redis_url}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     settings = load()

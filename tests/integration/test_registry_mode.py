@@ -21,6 +21,7 @@ from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerialize
 from confluent_kafka.serialization import MessageField, SerializationContext
 
 from console_rig import clean_environment, tradetape
+from history_rig import HistoryRig
 from tradetape.console import topics
 from tradetape.console.local.registry import Registry as Service
 from tradetape.console.registration import register_all
@@ -88,7 +89,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def run(variables: dict[str, str], tmp_path: Path) -> Run:
     """The installed command in this system."""
     environment = clean_environment(tmp_path / "home", **variables)
-    return lambda *words: tradetape(*words, environment=environment)
+    return lambda *words, **more: tradetape(*words, environment={**environment, **more})
 
 
 def topic_of(settings: Settings, record: str) -> str:
@@ -154,6 +155,10 @@ def test_push_registers_all_under_full_transitive_and_a_second_push_changes_noth
     assert second.returncode == 0
     assert second.stdout == first.stdout.replace(" new", " there already")
     assert second.stderr == "Nothing to register.\n"
+    assert first.stderr == (
+        f"{len(subjects)} versions registered.\n"
+        f"Compatibility set to FULL_TRANSITIVE for {len(subjects)} subjects; it was the registry's default.\n"
+    )
     assert [theirs.get_versions(subject) for subject in subjects] == versions == [[1]] * len(subjects)
 
 
@@ -170,6 +175,9 @@ def test_an_incompatible_schema_is_refused_with_subject_and_reason_and_the_other
     assert refused.startswith(subject)
     assert "incompatible" in refused
     assert "price_cents" in refused
+    assert "v1 beside id" in refused
+    assert "price_cents has no default, so it must stay" in refused
+    assert "it was NONE, the registry's default" in pushed.stderr
     assert pushed.stdout.count(" new") == len(tuple(CATALOGUE)) - 1
     assert theirs.get_versions(subject) == [1]
 
@@ -263,9 +271,9 @@ def test_events_of_a_later_version_are_read_without_what_this_one_does_not_know(
     later_id = register_without_rules(theirs, f"{topic}-value", wider("Candle"))
     # Its new field is the last one: the second branch of the union, and a double.
     later = b"\0" + later_id.to_bytes(4, "big") + body[5:] + b"\2" + bytes(8)
-    with pytest.raises(DecodeError, match="unknown_schema_id"):
-        codec.decode(topic, later)
-    assert codec_of(settings).decode(topic, later) == codec.decode(topic, body)
+    expected = codec.decode(topic, body)
+    assert codec.decode(topic, later) == expected, "it came after the start"
+    assert codec_of(settings).decode(topic, later) == expected, "it was there at the start"
 
 
 def test_a_registered_schema_that_could_crash_a_reader_is_not_used(
@@ -308,11 +316,45 @@ def test_a_record_under_an_id_that_the_registry_never_gave_is_a_dead_letter(
 # -- the registry is away ----------------------------------------------------------------------------------------
 
 
+def test_a_record_of_a_later_version_waits_while_the_registry_is_away_and_is_then_stored_once(
+    settings: Settings, registry: Service, theirs: SchemaRegistryClient, kafka: str, postgres: str, run: Run,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    codec, letters = codec_of(settings), MemoryDeadLetters("history")
+    rig = HistoryRig(kafka=kafka, prefix=codec.catalogue.prefix, dsn=postgres)
+    topic = topic_of(settings, "Candle")
+    later_id = register_without_rules(theirs, f"{topic}-value", wider("Candle"))
+    later = b"\0" + later_id.to_bytes(4, "big") + encoded(codec, candle())[5:] + b"\2" + bytes(8)
+    sink = HistorySink(
+        dsn=rig.sink_dsn, catalogue=codec.catalogue, codec=codec, dead_letters=letters, topic_uuid=TopicIds(rig.kafka)
+    )
+    kill(registry)
+    rig.put(topic, [(b"v:A", b"no event"), (b"v:A", later)])
+    ends = rig.ends()
+    with rig.working(sink):
+        eventually("it has tried several times", lambda: caplog.text.count("waiting: a record waits for schema") >= 3)
+        assert sink.counts["stored"] == 0
+        assert shown(run, kafka) == ["bad_magic", "registry_unreachable"]
+        registry.up()
+        eventually("the history has caught up", lambda: rig.has_come_to(ends))
+    assert shown(run, kafka) == ["bad_magic", "BTCUSDT"]
+    assert dict(letters.refused) == {"bad_magic": 1}
+    assert len(rig.table(rig.catalogue.by_record("Candle"))) == 1
+
+
 def kill(registry: Service) -> None:
     found = registry.running()
     assert found is not None
     found[0].kill()
     eventually("the registry is gone", lambda: registry.running() is None)
+
+
+def shown(run: Run, kafka: str) -> list[str]:
+    """Of each candle on the tape its symbol, as tail shows it, or why it cannot be."""
+    done = run("tail", "candles", "--from", "beginning", KAFKA_BOOTSTRAP_SERVERS=kafka)
+    assert done.returncode == 0, done.stderr
+    documents = [json.loads(line) for line in done.stdout.splitlines()]
+    return [one["event"]["symbol"] if "event" in one else one["error"]["reason"] for one in documents]
 
 
 def test_a_bot_starts_while_the_registry_is_away_with_one_warning_and_the_same_ids(

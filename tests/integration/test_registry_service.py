@@ -18,6 +18,8 @@ from tradetape.schemas.registry import Registry, push, read
 from tradetape.schemas.released import Archive, folder
 from waiting import eventually
 
+pytestmark = pytest.mark.local
+
 TIMEOUT_S = 60.0
 
 

@@ -47,7 +47,7 @@ def test_whoever_is_at_work_is_waited_for_and_nobody_else(
     ground: GivenGround, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_work(monkeypatch, "tradetape-state", "tradetape-history", "tradetape-dispatch", "somebody-else")
-    assert set(ground.groups(settings)) == {"state", "history", "dispatch"}
+    assert [role.name for role in ground.roles(settings)] == ["state", "history", "dispatch"]
 
 
 @pytest.mark.parametrize("missing", ["state", "history"])
@@ -56,7 +56,7 @@ def test_without_the_workers_that_it_proves_it_says_what_to_start(
 ) -> None:
     at_work(monkeypatch, *{"tradetape-state", "tradetape-history", "tradetape-approval"} - {f"tradetape-{missing}"})
     with pytest.raises(DemoFailed, match=f"start `tradetape work {missing}`"):
-        ground.groups(settings)
+        ground.roles(settings)
 
 
 @pytest.mark.parametrize("option", [["--down"], ["--engine", "kafka"]])

@@ -12,7 +12,7 @@ import pytest
 from scripted_http import Answer, serving
 from tradetape.schemas import CATALOGUE, SchemasError, avro_schema
 from tradetape.schemas.errors import IncompatibleSchema, RegistryError, RegistryRefused, RegistryUnreachable
-from tradetape.schemas.registry import MAX_ANSWER_BYTES, Registry, missing, push, trusted
+from tradetape.schemas.registry import MAX_ANSWER_BYTES, Registry, guard, missing, push, trusted
 from tradetape.schemas.released import Version
 
 SUBJECT = "tradetape.fills-value"
@@ -159,17 +159,33 @@ RELEASED = [Version(1, FILL.schema, ""), Version(2, {**FILL.schema, "aliases": [
 LEVEL = Answer(200, '{"compatibilityLevel": "FULL_TRANSITIVE"}')
 
 
-def test_push_registers_what_is_missing_and_sets_the_compatibility_before() -> None:
+def test_push_registers_what_is_missing() -> None:
     answers = {
         VERSIONS: Answer(200, "[1]"), f"{VERSIONS}/1": held(5, FILL.schema), REGISTER: Answer(200, '{"id": 6}'),
-        f"GET {CONFIG}": Answer(404, '{"error_code": 40408}'), f"PUT {CONFIG}": Answer(200, "{}"),
     }  # fmt: skip
     with serving(answers) as server, Registry(server.url, timeout_s=10) as registry:
         assert [tuple(one) for one in push(registry, SUBJECT, RELEASED)] == [(1, 5, True), (2, 6, False)]
-    writes = [one for one in server.asked if not one.line.startswith("GET")]
-    assert [one.line for one in writes] == [f"PUT {CONFIG}", REGISTER]
-    assert json.loads(writes[0].body) == {"compatibility": "FULL_TRANSITIVE"}
-    assert json.loads(json.loads(writes[1].body)["schema"]) == RELEASED[1].schema
+    (write,) = [one for one in server.asked if not one.line.startswith("GET")]
+    assert write.line == REGISTER
+    assert json.loads(json.loads(write.body)["schema"]) == RELEASED[1].schema
+
+
+@pytest.mark.parametrize(
+    ("answer", "was"),
+    [
+        (Answer(404, '{"error_code": 40408}'), "the registry's default"),
+        (Answer(200, '{"compatibilityLevel": "BACKWARD"}'), "BACKWARD"),
+        (LEVEL, None),
+    ],
+)
+def test_guarding_sets_the_compatibility_where_it_is_another_and_says_which(answer: Answer, was: str | None) -> None:
+    answers = {f"GET {CONFIG}": answer, f"PUT {CONFIG}": Answer(200, "{}")}
+    with serving(answers) as server, Registry(server.url, timeout_s=10) as registry:
+        assert guard(registry, SUBJECT, dry_run=True) == was
+        assert [one.line for one in server.asked] == [f"GET {CONFIG}"]
+        assert guard(registry, SUBJECT) == was
+    writes = [one.body for one in server.asked if one.line == f"PUT {CONFIG}"]
+    assert [json.loads(one) for one in writes] == ([] if was is None else [{"compatibility": "FULL_TRANSITIVE"}])
 
 
 def test_push_writes_nothing_where_nothing_is_missing_nor_in_a_dry_run() -> None:
@@ -194,6 +210,27 @@ def test_an_incompatible_version_names_the_subject_and_the_registrys_reason() ->
     assert (error.value.subject, error.value.reason) == (SUBJECT, "price at /fields/3")
     assert SUBJECT in str(error.value)
     assert "price at /fields/3" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [
+        ({"fields": [*FILL.schema["fields"], {"name": "tier", "type": "string", "doc": "x"}]}, "Fill.tier: was added later"),
+        ({"fields": [one for one in FILL.schema["fields"] if one["name"] != "price"]}, "price has no default, so it must stay"),
+        ({"name": "Filled"}, "the record's name and namespace must stay"),
+    ],
+    ids=["added", "dropped", "renamed"],
+)  # fmt: skip
+def test_an_incompatible_version_is_told_with_what_it_changes(record: dict[str, object], why: str) -> None:
+    changed = Version(2, {**FILL.schema, **record}, "")
+    answers = {VERSIONS: Answer(200, "[1]"), f"{VERSIONS}/1": held(5, FILL.schema), REGISTER: Answer(409, "{}")}
+    with (
+        serving(answers) as server,
+        Registry(server.url, timeout_s=10) as registry,
+        pytest.raises(IncompatibleSchema) as error,
+    ):
+        push(registry, SUBJECT, [RELEASED[0], changed])
+    assert f"v2 beside id 5: {why}" in error.value.reason
 
 
 def test_every_error_of_a_registry_is_one_of_the_rooms() -> None:

@@ -15,7 +15,8 @@ import msgspec
 import pytest
 
 from streams_rig import Tape, candle, indicators
-from tradetape.schemas import CATALOGUE, Codec, Event, MarketCondition, times
+from tradetape.schemas import CATALOGUE, Codec, Event, EventType, MarketCondition, times
+from tradetape.schemas.errors import RegistryUnreachable
 from tradetape.streams.dead_letters import MemoryDeadLetters
 from tradetape.streams.effects import MemoryEffects, Output
 from tradetape.streams.engines.memory import MemoryEngine
@@ -135,6 +136,34 @@ def test_real_data_without_a_hole_raises_no_alarm(market_data: Path, file: str, 
     rig = Rig()
     rig.run(bars(closes(market_data, file, minutes), f"{minutes}m"))
     assert rig.told() == []
+
+
+def test_a_bar_that_waits_for_its_schema_is_not_missing() -> None:
+    rig = Rig()
+    first, second = bars([START, START + MINUTE], "1m")
+    rig.take(first)
+    late = msgspec.structs.replace(second, value=b"\0\0\0\0\7" + (second.value or b"")[5:])
+    registry = Registered()
+    rig.watch._codec = Codec(CATALOGUE, look_up=registry)
+    with pytest.raises(RegistryUnreachable):
+        rig.watch.process([late])
+    rig.tick(START + 10 * MINUTE)
+    assert rig.told() == []
+    registry.schema = CATALOGUE.by_record("Candle").schema
+    rig.watch.process([late])
+    rig.tick(START + 10 * MINUTE)
+    assert rig.told() == [("stale", START + 2 * MINUTE + GRACE)]
+
+
+class Registered:
+    """A registry that is away until it has a schema."""
+
+    schema: dict[str, Any] | None = None
+
+    def find(self, event_type: EventType, subject: str, schema_id: int) -> dict[str, Any]:
+        if self.schema is None:
+            raise RegistryUnreachable(f"{subject} {schema_id}")
+        return self.schema
 
 
 def test_wherever_a_worker_ends_the_next_one_raises_what_is_missing_and_nothing_twice() -> None:

@@ -11,7 +11,7 @@ import msgspec
 from tradetape.console.record_text import RecordText
 from tradetape.producers.outbox.store import Entry
 from tradetape.schemas import Codec, DecodeError, Event
-from tradetape.schemas.errors import CatalogueError
+from tradetape.schemas.errors import CatalogueError, RegistryUnreachable
 from tradetape.streams.record import Record
 
 
@@ -63,6 +63,8 @@ class OutboxText:
             raise DecodeError(
                 "foreign_topic", f"{error}; TRADETAPE_TOPIC_PREFIX says what topics begin with"
             ) from error
+        except RegistryUnreachable as error:
+            raise DecodeError("registry_unreachable", str(error)) from error
         if event.event_id != entry.event_id:
             raise DecodeError("invalid_value", f"the payload is that of {event.event_id}")
         return event

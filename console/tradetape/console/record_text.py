@@ -12,6 +12,7 @@ import msgspec
 
 from tradetape.console.letters import MARK, WHY, texts
 from tradetape.schemas import Codec, DecodeError, Event
+from tradetape.schemas.errors import RegistryUnreachable
 from tradetape.streams.dead_letters import CONNECT
 from tradetape.streams.record import Record
 
@@ -44,7 +45,7 @@ class RecordText:
                 f"{_moment(_emitted_at(record))}  {letter['worker']}  {place}  {letter['reason']}: {letter['message']}"
             )
         try:
-            event = self._codec.decode(record.topic, record.value)
+            event = self._event(record)
         except DecodeError as error:
             return f"{_moment(_emitted_at(record))}  {record.place}  cannot be decoded: {error}"
         assert event.event_time
@@ -66,13 +67,20 @@ class RecordText:
                 found |= {"dead_letter": _letter(record), "value_base64": _base64(record.value)}
         else:
             try:
-                found["event"] = self._codec.decode(record.topic, record.value)
+                found["event"] = self._event(record)
             except DecodeError as error:
                 found |= {
                     "error": {"reason": error.reason, "detail": error.detail},
                     "value_base64": _base64(record.value),
                 }
         return msgspec.json.encode(found).decode()
+
+    def _event(self, record: Record) -> Event:
+        """Raises DecodeError, also while the schema cannot be had: whoever looks on does not wait."""
+        try:
+            return self._codec.decode(record.topic, record.value)
+        except RegistryUnreachable as error:
+            raise DecodeError("registry_unreachable", str(error)) from error
 
 
 def _said(event: Event) -> Iterator[str]:

@@ -9,7 +9,7 @@ from tradetape.producers.codecs import registry_of
 from tradetape.producers.settings import Settings
 from tradetape.schemas import EventType, avro_schema
 from tradetape.schemas.errors import IncompatibleSchema
-from tradetape.schemas.registry import Pushed, push
+from tradetape.schemas.registry import Pushed, guard, push
 from tradetape.schemas.released import Archive, Version, folder
 
 PUSH_TIMEOUT_S = 60.0
@@ -21,6 +21,8 @@ class Registration(NamedTuple):
     subject: str
     pushed: list[Pushed]
     refusal: str | None = None
+    guarded_before: str | None = None
+    """Which compatibility it had before it was set to FULL_TRANSITIVE, None where it was that already."""
 
 
 def register_all(settings: Settings, *, dry_run: bool = False) -> Iterator[Registration]:
@@ -36,10 +38,12 @@ def register_all(settings: Settings, *, dry_run: bool = False) -> Iterator[Regis
                 refusal = f"{event_type.record} differs from its last released version; run `tradetape schemas freeze`"
                 yield Registration(subject, [], refusal)
                 continue
+            before = guard(registry, subject, dry_run=dry_run)
             try:
-                yield Registration(subject, push(registry, subject, versions, dry_run=dry_run))
+                pushed = push(registry, subject, versions, dry_run=dry_run)
+                yield Registration(subject, pushed, guarded_before=before)
             except IncompatibleSchema as error:
-                yield Registration(subject, [], str(error))
+                yield Registration(subject, [], str(error), guarded_before=before)
 
 
 def _is_unreleased(event_type: EventType, versions: tuple[Version, ...]) -> bool:

@@ -1,7 +1,8 @@
 """The codec of a process: with SCHEMA_REGISTRY_URL its events carry the registry's ids, else those of their content.
 
-The registry is asked once, at the start, and its answer is kept on disk, so that a bot also starts while the registry
-is away. What is kept is only what the registry said; it can be deleted at any time.
+The registry is asked at the start, and its answer is kept on disk, so that a bot also starts while the registry is
+away. What is kept is only what the registry said; it can be deleted at any time. Later it is asked only about ids that
+records name and that it had not given yet at the start.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ logger = logging.getLogger("tradetape.producers")
 
 ANSWER_TIMEOUT_S = 2.5
 """For all of a registry's answers together: a bot waits no longer for one that hangs."""
+FIRST_TIMEOUT_S = 20.0
+"""The same where nothing was kept: there is nothing to go on with."""
 
 _Found = dict[str, dict[int, Schema]]
 
@@ -49,10 +52,25 @@ def codec_of(
     on_topics = settings.catalogue(catalogue)
     if not settings.schema_registry_url:
         return Codec(on_topics)
+    from tradetape.schemas.late_schemas import LateSchemas
     from tradetape.schemas.registry import trusted
 
-    found = _found(registry_of(settings, timeout_s=answer_timeout_s), on_topics, cache=settings.cache)
-    return Codec(on_topics, registered=trusted(found, on_topics))
+    def open_registry() -> Registry:
+        return registry_of(settings, timeout_s=answer_timeout_s)
+
+    registry = open_registry()
+    kept_at = _kept_at(registry.address, on_topics.prefix, settings.cache)
+    kept = _read_kept(kept_at)
+    if kept is None:
+        registry = registry_of(settings, timeout_s=FIRST_TIMEOUT_S)
+    found = _found(registry, on_topics, kept)
+    _keep(kept_at, _Kept(registry.address, found))
+
+    def learned(subject: str, schema_id: int, schema: Schema) -> None:
+        found.setdefault(subject, {})[schema_id] = schema
+        _keep(kept_at, _Kept(registry.address, found))
+
+    return Codec(on_topics, registered=trusted(found, on_topics), look_up=LateSchemas(open_registry, learned=learned))
 
 
 def registry_of(settings: Settings, *, timeout_s: float) -> Registry:
@@ -66,21 +84,17 @@ def registry_of(settings: Settings, *, timeout_s: float) -> Registry:
         raise SettingsError(f"SCHEMA_REGISTRY_URL {error}") from None
 
 
-def _found(registry: Registry, catalogue: Catalogue, *, cache: str | None) -> _Found:
+def _found(registry: Registry, catalogue: Catalogue, kept: _Found | None) -> _Found:
     from tradetape.schemas.registry import read
 
-    path = _kept_at(registry.address, catalogue.prefix, cache)
     try:
         with registry:
-            found = read(registry, catalogue)
+            return read(registry, catalogue)
     except RegistryUnreachable as error:
-        kept = _read_kept(path)
         if kept is None:
             raise RegistryUnreachable(f"{error}; its ids were never kept here, so it is needed once") from error
         logger.warning("%s; going on with the ids that it gave before", error)
         return kept
-    _keep(path, _Kept(registry.address, found))
-    return found
 
 
 def _kept_at(address: str, prefix: str, cache: str | None) -> Path:

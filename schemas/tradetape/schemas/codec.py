@@ -2,8 +2,8 @@
 
 Every Kafka tool reads this frame. A reader decodes only with schemas that belong to the record's topic, never with
 one that a payload merely names, and checks size, frame and that the whole payload was consumed: fastavro checks none.
-It parses all schemas at the start; what writes a record or reads it is made at its first one, since most processes do
-one of both with a few records.
+It parses all schemas at the start, but for those that come into a registry later: these at their first record. What
+writes a record or reads it is made at its first one too, since most processes do one of both with a few records.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import fastavro
 
@@ -31,6 +31,13 @@ _OF_ONE_RUN = ("producer", "producer_run_id", "venue", "symbol")
 """Fields that one process writes again and again with the same values, besides those of a series."""
 
 
+class LookUp(Protocol):
+    """Where schemas are looked for that were not there at the start; LateSchemas is one."""
+
+    def find(self, event_type: EventType, subject: str, schema_id: int) -> Schema | None:
+        """The schema under an id of a subject, safe to read with; None for none. Raises RegistryUnreachable."""
+
+
 class _Reader(NamedTuple):
     event_type: EventType
     head: Schema
@@ -42,11 +49,19 @@ class Codec:
     """Encodes and decodes the events of one catalogue. No schema is parsed on the hot path.
 
     `registered` holds what a schema registry has of each subject, as registry.read gives it. Events are then written
-    under the registry's ids; those of the content are still read. Raises NotRegistered where it lacks a head.
+    under the registry's ids; those of the content are still read. Raises NotRegistered where it lacks a head. With a
+    `look_up` every method that decodes may raise RegistryUnreachable, for a record whose schema cannot be had now.
     """
 
-    def __init__(self, catalogue: Catalogue, *, registered: Mapping[str, Mapping[int, Schema]] | None = None) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        *,
+        registered: Mapping[str, Mapping[int, Schema]] | None = None,
+        look_up: LookUp | None = None,
+    ) -> None:
         self.catalogue = catalogue
+        self._look_up = look_up
         self._readers: dict[str, _Reader] = {}
         self._frames: dict[str, bytes] = {}
         """What a record's bytes begin with, by its name."""
@@ -110,9 +125,7 @@ class Codec:
             raise DecodeError("empty", "the record has no value")
         if len(payload) > MAX_EVENT_BYTES:
             raise DecodeError("oversized", f"{len(payload)} bytes; at most {MAX_EVENT_BYTES} are decoded")
-        writer = reader.writers.get(payload[: _FRAME.size])
-        if writer is None:
-            raise self._foreign(payload)
+        writer = reader.writers.get(payload[: _FRAME.size]) or self._new_schema(reader, payload)
         plain = None
         if writer[1] is None:
             record = reader.event_type.record
@@ -126,6 +139,22 @@ class Codec:
         made = compile_reader(event_type.schema, start=_FRAME.size, repeated=_repeated(event_type))
         self._readers_of_head[event_type.record] = made
         return made
+
+    def _new_schema(self, reader: _Reader, payload: bytes) -> tuple[Schema, Schema | None]:
+        """What wrote a payload that begins with none of its topic's frames, where the registry knows it by now.
+
+        Raises DecodeError, RegistryUnreachable.
+        """
+        refusal, one = self._foreign(payload), reader.event_type
+        if self._look_up is None or refusal.reason != "unknown_schema_id":
+            raise refusal
+        schema = self._look_up.find(one, self.catalogue.subject(one), _FRAME.unpack_from(payload)[1])
+        if schema is None:
+            raise refusal
+        frame = payload[: _FRAME.size]
+        found = reader.writers[frame] = _writer(one, schema, reader.head)
+        self._known_frames.add(frame)
+        return found
 
     def _foreign(self, payload: bytes) -> DecodeError:
         """Why a payload begins with none of its topic's frames."""
@@ -143,11 +172,12 @@ def _reader(event_type: EventType, versions: Mapping[int, Schema]) -> _Reader:
     head = _parsed(event_type.schema)
     schemas = {avro_schema.content_id(schema): schema for schema in released_schemas(event_type.record)}
     schemas |= {event_type.schema_id: event_type.schema, **versions}
-    writers: dict[bytes, tuple[Schema, Schema | None]] = {
-        _frame(number): (head, None) if _is_head(event_type, schema) else (_parsed(schema), head)
-        for number, schema in schemas.items()
-    }
+    writers = {_frame(number): _writer(event_type, schema, head) for number, schema in schemas.items()}
     return _Reader(event_type, head, writers)
+
+
+def _writer(event_type: EventType, schema: Schema, head: Schema) -> tuple[Schema, Schema | None]:
+    return (head, None) if _is_head(event_type, schema) else (_parsed(schema), head)
 
 
 def _repeated(event_type: EventType) -> set[str]:

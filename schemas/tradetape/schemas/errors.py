@@ -6,13 +6,19 @@ SchemasError
 ├── DecodeError       bytes from the tape that are not an event of their topic
 ├── CatalogueError    an event type or topic that the catalogue does not hold, or a wrong declaration
 └── RegistryError               the schema registry cannot be used
-    ├── RegistryUnreachable     it does not answer, or has a fault of its own: waiting may mend it
+    ├── RegistryUnreachable     it does not answer, or has a fault of its own: waiting may mend it  (Transient)
     ├── RegistryRefused         it will not do what it is asked, or is no schema registry
     ├── NotRegistered           it does not hold a schema of ours
     └── IncompatibleSchema      it holds versions that a schema of ours does not agree with
+
+`Transient` marks what waiting may mend, here and in the rooms above: whether to try again is a question of type.
 """
 
 from __future__ import annotations
+
+
+class Transient(Exception):
+    """Something is away; whoever can wait tries the same again."""
 
 
 class SchemasError(Exception):
@@ -64,7 +70,7 @@ class RegistryError(SchemasError):
     """The schema registry cannot be used."""
 
 
-class RegistryUnreachable(RegistryError):
+class RegistryUnreachable(RegistryError, Transient):
     """The schema registry does not answer, or has a fault of its own; waiting may mend it."""
 
 

@@ -1,6 +1,6 @@
 """A schema registry that speaks Confluent's REST: which ids it gives our schemas, and how they come into it.
 
-Producers and workers only read, once, when they start; `push` alone registers. A version is known by its content as
+Producers and workers only read, when they start and when a record names an id that they do not know; `push` alone registers. A version is known by its content as
 avro_schema tells it, not by the registry's own look-up: registries differ in what they take for the same schema.
 """
 
@@ -29,8 +29,8 @@ logger = logging.getLogger("tradetape.schemas")
 COMPATIBILITY = "FULL_TRANSITIVE"
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 _MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
-_NOT_THERE = frozenset((40401, 40402, 40408))
-"""Confluent's codes for a subject, a version, a subject's compatibility that the registry does not hold."""
+_NOT_THERE = frozenset((40401, 40402, 40403, 40408))
+"""Confluent's codes for a subject, a version, a schema, a subject's compatibility that the registry does not hold."""
 _LATER = frozenset((http.client.REQUEST_TIMEOUT, http.client.TOO_MANY_REQUESTS))
 
 Registered = Mapping[str, Mapping[int, Schema]]
@@ -47,6 +47,11 @@ class _Version(msgspec.Struct):
     id: int
     schema: str
     schema_type: str = msgspec.field(default="AVRO", name="schemaType")
+
+
+class _Place(msgspec.Struct):
+    subject: str
+    version: int
 
 
 class _Id(msgspec.Struct):
@@ -80,17 +85,22 @@ class Registry:
         for number in self._ask("GET", path, list[int]) or ():
             version = self._ask("GET", f"{path}/{number}", _Version)
             if version is not None and version.schema_type == "AVRO":
-                found[version.id] = self._schema(subject, version)
+                schema = _record_schema(version)
+                if schema is None:
+                    what = f"{subject} holds under id {version.id} what is no record's schema"
+                    raise RegistryRefused(f"{self.address}: {what}")
+                found[version.id] = schema
         return found
 
-    def _schema(self, subject: str, version: _Version) -> Schema:
-        try:
-            schema = json.loads(version.schema)
-        except ValueError:
-            schema = None
-        if not isinstance(schema, dict):
-            raise RegistryRefused(f"{self.address}: {subject} holds under id {version.id} what is no record's schema")
-        return schema
+    def find(self, subject: str, schema_id: int) -> Schema | None:
+        """The Avro schema of a record that has this id and is a version of this subject; None for none."""
+        for place in self._ask("GET", f"/schemas/ids/{schema_id}/versions", list[_Place]) or ():
+            if place.subject == subject:
+                path = f"/subjects/{quote(subject, safe='')}/versions/{place.version}"
+                version = self._ask("GET", path, _Version)
+                if version is not None and version.schema_type == "AVRO":
+                    return _record_schema(version)
+        return None
 
     def register(self, subject: str, schema: Schema) -> int:
         """Make a schema a version of a subject; its id. Raises IncompatibleSchema."""
@@ -161,6 +171,14 @@ class Registry:
         self.close()
 
 
+def _record_schema(version: _Version) -> Schema | None:
+    try:
+        schema = json.loads(version.schema)
+    except ValueError:
+        return None
+    return schema if isinstance(schema, dict) else None
+
+
 def _fault(content: bytes) -> _Fault:
     try:
         return msgspec.json.decode(content, type=_Fault)
@@ -207,13 +225,14 @@ def trusted(found: Registered, catalogue: Catalogue) -> dict[str, dict[int, Sche
         catalogue.subject(one): {
             schema_id: schema
             for schema_id, schema in found.get(catalogue.subject(one), {}).items()
-            if _is_trusted(one, catalogue.subject(one), schema_id, schema)
+            if is_trusted(one, catalogue.subject(one), schema_id, schema)
         }
         for one in catalogue
     }
 
 
-def _is_trusted(event_type: EventType, subject: str, schema_id: int, schema: Schema) -> bool:
+def is_trusted(event_type: EventType, subject: str, schema_id: int, schema: Schema) -> bool:
+    """Whether events under this id are read; says why where they are not."""
     rule = next(_broken_rules(event_type, schema_id, schema), None)
     if rule is not None:
         logger.warning("events under id %d of %s will not be read: %s", schema_id, subject, rule)
@@ -239,21 +258,43 @@ class Pushed(NamedTuple):
     was_there: bool
 
 
-def push(registry: Registry, subject: str, versions: Iterable[Version], *, dry_run: bool = False) -> list[Pushed]:
-    """Register what a subject lacks of the released versions, oldest first, under FULL_TRANSITIVE.
-
-    Changes nothing where nothing is missing. Raises IncompatibleSchema.
-    """
-    before = _ids(registry.versions(subject))
-    if not dry_run and registry.compatibility(subject) != COMPATIBILITY:
+def guard(registry: Registry, subject: str, *, dry_run: bool = False) -> str | None:
+    """Set a subject's compatibility to FULL_TRANSITIVE; what it was, None where it was that already."""
+    level = registry.compatibility(subject)
+    if level == COMPATIBILITY:
+        return None
+    if not dry_run:
         registry.set_compatibility(subject, COMPATIBILITY)
-    pushed = []
+    return level or "the registry's default"
+
+
+def push(registry: Registry, subject: str, versions: Iterable[Version], *, dry_run: bool = False) -> list[Pushed]:
+    """Register what a subject lacks of the released versions, oldest first.
+
+    Changes nothing where nothing is missing. Raises IncompatibleSchema, with what our own rules say of it.
+    """
+    held = registry.versions(subject)
+    before, pushed = _ids(held), []
     for version in versions:
         schema_id = before.get(version.schema_id)
         if schema_id is None and not dry_run:
-            schema_id = registry.register(subject, version.schema)
+            try:
+                schema_id = registry.register(subject, version.schema)
+            except IncompatibleSchema as error:
+                raise IncompatibleSchema(subject, "; ".join((error.reason, *_differences(held, version)))) from error
         pushed.append(Pushed(version.number, schema_id, version.schema_id in before))
     return pushed
+
+
+def _differences(held: Mapping[int, Schema], version: Version) -> Iterator[str]:
+    """What a version changes that it must not: registries name a place, and seldom a rule."""
+    names = {field["name"] for field in version.schema["fields"]}
+    for schema_id, schema in held.items():
+        for rule in lint.changes(schema, version.schema):
+            yield f"v{version.number} beside id {schema_id}: {rule}"
+        for field in schema.get("fields", ()):
+            if field["name"] not in names and "default" not in field:
+                yield f"v{version.number} beside id {schema_id}: {field['name']} has no default, so it must stay"
 
 
 def _ids(versions: Mapping[int, Schema]) -> dict[int, int]:

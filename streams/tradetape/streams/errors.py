@@ -2,11 +2,11 @@
 
 StreamsError
 ├── BadRecord                one record cannot be processed: it goes to the dead letters
-├── Transient                a dependency is away: the same batch is tried again
-│   ├── BrokersUnreachable   no broker answered for too long
-│   ├── DeadLettersRefused   a dead letter was not acknowledged
-│   ├── EffectsRefused       what a processor emitted was not acknowledged
-│   └── StateUnavailable     Redis cannot take or give state now
+├── BrokersUnreachable       no broker answered for too long                       (Transient)
+├── DeadLettersRefused       a dead letter was not acknowledged                    (Transient)
+├── EffectsRefused           what a processor emitted was not acknowledged         (Transient)
+├── StateUnavailable         Redis cannot take or give state now                   (Transient)
+├── StillReading             the past is long, and is being read                   (Transient)
 ├── SharedStateError         what trading code asked of shared state is not to be had
 │   ├── DeclarationRefused   a name, a time or a number that cannot be shared under
 │   ├── NotDeclared          what was asked for is not what was declared
@@ -21,12 +21,15 @@ StreamsError
     ├── KillsEverything      record after record kills the process that decodes it
     └── EngineUnfit          this engine cannot run this processor, or with these settings
 
-`Transient` and `Terminal` are what engines look at: whether to try again is a question of type.
+`Transient` (a dependency is away: the same batch is tried again) and `Terminal` are what engines look at: whether to try
+again is a question of type. A schema registry that is away is Transient too.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from tradetape.schemas.errors import Transient as Transient
 
 if TYPE_CHECKING:
     from tradetape.streams.record import Record
@@ -46,24 +49,24 @@ class BadRecord(StreamsError):
         self.detail = detail
 
 
-class Transient(StreamsError):
-    """A dependency is away; the same batch is tried again."""
-
-
-class BrokersUnreachable(Transient):
+class BrokersUnreachable(StreamsError, Transient):
     """No broker answered for too long."""
 
 
-class DeadLettersRefused(Transient):
+class DeadLettersRefused(StreamsError, Transient):
     """A dead letter was not acknowledged, so the offset may not move past its record."""
 
 
-class EffectsRefused(Transient):
+class EffectsRefused(StreamsError, Transient):
     """What a processor emitted was not acknowledged, so the offset may not move past what led to it."""
 
 
-class StateUnavailable(Transient):
+class StateUnavailable(StreamsError, Transient):
     """Redis cannot take or give state now."""
+
+
+class StillReading(StreamsError, Transient):
+    """The past is long, and is being read; what was read is kept."""
 
 
 class SharedStateError(StreamsError):

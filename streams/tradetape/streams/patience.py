@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from tradetape.schemas.errors import RegistryUnreachable
 from tradetape.streams.backoff import Backoff
 from tradetape.streams.errors import Transient
 
@@ -33,7 +32,7 @@ def awaited(
     while True:
         try:
             return ask()
-        except (Transient, RegistryUnreachable) as error:
+        except Transient as error:
             wait_s = backoff.next_s()
             if clock() + wait_s > deadline:
                 raise

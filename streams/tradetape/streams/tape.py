@@ -16,6 +16,8 @@ from tradetape.producers.codecs import codec_of
 from tradetape.producers.connection import KafkaSettings
 from tradetape.producers.settings import Settings, load
 from tradetape.schemas import CATALOGUE, Catalogue, Codec, DecodeError, Event, EventType, times
+from tradetape.schemas.errors import RegistryUnreachable
+from tradetape.streams.backoff import Backoff
 from tradetape.streams.processor import Partition
 from tradetape.streams.record import Record
 from tradetape.streams.time_order import RUN_BYTES, Timed, in_time_order
@@ -74,19 +76,21 @@ class Tape:
         are stored, repeats included, at full speed. Candles and indicator updates of bars in progress are left out
         unless `in_progress`. follow=True goes on with what comes, until `stop` is set, and cannot order by time.
 
-        Raises ValueError for naive times, CatalogueError, TopicMissing, BrokersUnreachable, HistoryLost.
+        Raises ValueError for naive times, CatalogueError, TopicMissing, BrokersUnreachable, HistoryLost, and
+        RegistryUnreachable for a record whose schema cannot be had now; with follow=True that is waited for.
         """
         if follow and (order == "time" or end is not None):
             raise ValueError('follow=True gives events as they come: use order="tape" and no end')
         event_type = self.catalogue.by_class(event_class)
         within = Stretch.of(start, end)
+        stop = stop or threading.Event()
         records = self._records(event_type, within.start_us, follow=follow, stop=stop)
-        kept = self._kept(records, within, in_progress=in_progress)
+        kept = self._kept(records, within, in_progress=in_progress, waiting=stop if follow else None)
         events = _once(self._sorted(kept)) if order == "time" else self._as_stored(kept)
         return cast("Iterator[EventT]", events)
 
     def _records(
-        self, event_type: EventType, start_us: int | None, *, follow: bool, stop: threading.Event | None
+        self, event_type: EventType, start_us: int | None, *, follow: bool, stop: threading.Event
     ) -> Iterator[Record]:
         partitions = self.partitions(event_type)
         starts = self._reader.begins(partitions)
@@ -101,10 +105,10 @@ class Tape:
         return self._reader.partitions_of(self.catalogue.topic_name(event_type))
 
     def _kept(
-        self, records: Iterator[Record], within: Stretch, *, in_progress: bool
+        self, records: Iterator[Record], within: Stretch, *, in_progress: bool, waiting: threading.Event | None
     ) -> Iterator[tuple[Record, dict[str, Any]]]:
         for record in records:
-            plain = self._decoded(record)
+            plain = self._decoded(record) if waiting is None else self._decoded_at_last(record, waiting)
             if plain is None or not within.holds(plain["event_time"]):
                 continue
             if in_progress or plain.get("is_final") is not False:
@@ -125,6 +129,16 @@ class Tape:
             self.undecodable[error.reason] += 1
             logger.warning("passed over %s: %s", record.place, error)
             return None
+
+    def _decoded_at_last(self, record: Record, stop: threading.Event) -> dict[str, Any] | None:
+        backoff = Backoff()
+        while not stop.is_set():
+            try:
+                return self._decoded(record)
+            except RegistryUnreachable as error:
+                logger.warning("waiting: %s", error)
+                stop.wait(backoff.next_s())
+        return None
 
     def close(self) -> None:
         """Close the connection."""

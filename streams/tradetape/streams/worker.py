@@ -14,6 +14,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
 
+from tradetape.schemas.errors import SchemasError
 from tradetape.streams.errors import BrokersUnreachable, StreamsError
 
 logger = logging.getLogger("tradetape.streams")
@@ -41,7 +42,7 @@ def run_worker(engine: Engine, *, name: str, close: Callable[[], None]) -> int:
     except BrokersUnreachable as error:
         logger.error("%s ends: %s", name, error, extra={"action": "end"})
         return EXIT_UNREACHABLE
-    except StreamsError as error:
+    except (StreamsError, SchemasError) as error:
         logger.error("%s ends: %s", name, error, extra={"action": "end"})
         return EXIT_FAILED
     except Exception:

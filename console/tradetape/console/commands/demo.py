@@ -1,4 +1,4 @@
-"""`tradetape demo`: real candles through the whole tape, and the proof that none was lost."""
+"""`tradetape demo`: real candles through the whole tape to trades and their profit, and the proof that nothing was lost."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ PIPED_WIDTH = 120
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the demo."""
     demo = commands.add_parser(
-        "demo", help="real candles through the whole tape, and proof that none was lost",
+        "demo", help="real candles to trades on paper and their profit, and proof that nothing was lost",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Start the local stack, play three days of real one-minute candles through it, and reconcile what "
-        "Kafka, PostgreSQL and Redis hold. Exit code 4 if anything differs.",
+        description="Start the local stack, play three days of real one-minute candles through it, let the workers "
+        "turn a bot's signals into trades, fills on paper and closed trades, and reconcile what Kafka, PostgreSQL and "
+        "Redis hold. Exit code 4 if anything differs.",
         epilog="examples:\n  tradetape demo\n  tradetape demo --symbols 1 --speed max --down\n"
         "  tradetape demo --services environment",
     )  # fmt: skip

@@ -119,18 +119,27 @@ def _freeze(_: argparse.Namespace) -> int:
 def _push(args: argparse.Namespace) -> int:
     from tradetape.console.environment import settings
     from tradetape.console.registration import register_all
+    from tradetape.schemas.registry import COMPATIBILITY
 
     code = exit_codes.OK
     new = 0
-    for subject, pushed, refusal in register_all(settings(), dry_run=args.dry_run):
+    guarded: list[str] = []
+    for subject, pushed, refusal, before in register_all(settings(), dry_run=args.dry_run):
         for one in pushed:
             new += not one.was_there
             print(f"{subject:<36} v{one.number:<3} {_told(one)}")
         if refusal is not None:
             code = exit_codes.BAD_DATA
             print(f"{subject:<36} refused: {refusal}")
-    what = f"{new} versions {'would be registered' if args.dry_run else 'registered'}"
-    print(f"{what if new else 'Nothing to register'}.", file=sys.stderr)
+        if before is not None:
+            guarded.append(before)
+    would = "would be " if args.dry_run else ""
+    print(f"{f'{new} versions {would}registered' if new else 'Nothing to register'}.", file=sys.stderr)
+    if guarded:
+        was = ", ".join(sorted(set(guarded)))
+        print(
+            f"Compatibility {would}set to {COMPATIBILITY} for {len(guarded)} subjects; it was {was}.", file=sys.stderr
+        )
     return code
 
 

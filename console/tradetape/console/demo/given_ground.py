@@ -13,7 +13,8 @@ from pathlib import Path
 
 from confluent_kafka import KafkaException
 
-from tradetape.console.demo.ground import GROUPS, Crew
+from tradetape.console.demo.ground import Crew
+from tradetape.console.demo.roles import NEEDED, TRADING, Role
 from tradetape.console.errors import DemoFailed
 from tradetape.console.local.places import Places, default_cache, default_home
 from tradetape.console.topics import admin_client
@@ -22,8 +23,6 @@ from tradetape.producers.settings import Settings
 from tradetape.schemas import RunMode
 from tradetape.streams.errors import BrokersUnreachable
 
-OTHERS = {"approval": "tradetape-approval", "dispatch": "tradetape-dispatch", "positions": "tradetape-positions"}
-"""Groups of workers that a run can do without."""
 ANSWER_TIMEOUT_S = 15.0
 
 
@@ -56,13 +55,15 @@ class GivenGround:
         """Somebody else's."""
         yield Unattended()
 
-    def groups(self, settings: Settings) -> Mapping[str, str]:
-        """Those that have members."""
-        at_work = _with_members(KafkaSettings.of(settings), [*GROUPS.values(), *OTHERS.values()])
-        for name, group in GROUPS.items():
-            if group not in at_work:
-                raise DemoFailed(f"no {name} worker is at work (consumer group {group}); start `tradetape work {name}`")
-        return {name: group for name, group in {**GROUPS, **OTHERS}.items() if group in at_work}
+    def roles(self, settings: Settings) -> Sequence[Role]:
+        """Those whose group has members."""
+        at_work = _with_members(KafkaSettings.of(settings), [role.group for role in (*NEEDED, *TRADING)])
+        for role in NEEDED:
+            if role.group not in at_work:
+                raise DemoFailed(
+                    f"no {role.name} worker is at work (consumer group {role.group}); start `tradetape work {role.name}`"
+                )
+        return [role for role in (*NEEDED, *TRADING) if role.group in at_work]
 
 
 class Unattended:

@@ -11,11 +11,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from tradetape.console.demo.roles import Role
 from tradetape.producers.settings import Settings
-
-STATE, HISTORY = "state", "history"
-GROUPS = {STATE: "tradetape-state", HISTORY: "tradetape-history"}
-"""The consumer groups of the workers that a run cannot do without: the ones that `tradetape work` takes by default."""
 
 
 class Crew(Protocol):
@@ -48,5 +45,5 @@ class Ground(Protocol):
     def workers(self, venue: str) -> AbstractContextManager[Crew]:
         """The workers, from now on. Raises DemoFailed."""
 
-    def groups(self, settings: Settings) -> Mapping[str, str]:
-        """The consumer groups that have to come to an end with what was played, by their worker's name. Raises DemoFailed."""
+    def roles(self, settings: Settings) -> Sequence[Role]:
+        """Those workers that have to come to an end with what was played. Raises DemoFailed."""

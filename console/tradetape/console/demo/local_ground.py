@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tradetape.console import topics
-from tradetape.console.demo.ground import GROUPS, HISTORY, STATE, Crew
+from tradetape.console.demo.ground import Crew
+from tradetape.console.demo.roles import NEEDED, STATE, TRADING, Role
 from tradetape.console.demo.workers import Workers
 from tradetape.console.errors import DemoFailed
 from tradetape.console.local.stack import LocalStack
@@ -46,19 +47,21 @@ class LocalGround:
         topics.apply(topics.admin_client(KafkaSettings.of(settings)), settings.catalogue())
         migrate(settings.required("DATABASE_URL"))
         if settings.schema_registry_url:
-            for subject, _, refusal in register_all(settings):
-                if refusal is not None:
-                    raise DemoFailed(f"{subject}: {refusal}")
+            for one in register_all(settings):
+                if one.refusal is not None:
+                    raise DemoFailed(f"{one.subject}: {one.refusal}")
 
     @contextmanager
     def workers(self, venue: str) -> Iterator[Crew]:
         """Processes of this run's own."""
         environment = {**self.environment()}
         with Workers(venue=venue, logs=self.logs, environment=environment) as workers:
-            workers.start(STATE, "work", "state", "--engine", self._engine)
-            workers.start(HISTORY, "work", "history")
+            for role in (*NEEDED, *TRADING):
+                # Only current state shows what Faust does: the plain engine starts sooner and takes less.
+                options = ("--engine", self._engine) if role is STATE else role.options
+                workers.start(role.name, "work", role.name, *options)
             yield workers
 
-    def groups(self, settings: Settings) -> Mapping[str, str]:
-        """Those of the two workers."""
-        return GROUPS
+    def roles(self, settings: Settings) -> Sequence[Role]:
+        """All of them."""
+        return (*NEEDED, *TRADING)

@@ -6,7 +6,7 @@ This is the demo's composition: the parts know nothing of each other.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from typing import NamedTuple
 
@@ -14,13 +14,15 @@ import psycopg
 import redis
 
 from tradetape.console.demo import rows
+from tradetape.console.demo.course import Course
 from tradetape.console.demo.emission import Emission, Plan
 from tradetape.console.demo.gauges import Gauges, LagGauge, Rest, Snapshot, Stall
-from tradetape.console.demo.ground import STATE, Crew, Ground
+from tradetape.console.demo.ground import Crew, Ground
 from tradetape.console.demo.group_offsets import GroupOffsets
 from tradetape.console.demo.ledger import Ledger
 from tradetape.console.demo.probes import Probe
 from tradetape.console.demo.proof import Proof, Prover
+from tradetape.console.demo.roles import Role, made_by
 from tradetape.console.demo.venue import claim
 from tradetape.console.errors import DemoFailed
 from tradetape.producers.codecs import codec_of
@@ -30,7 +32,6 @@ from tradetape.schemas import Catalogue, Codec, Event, MarketCondition, times
 from tradetape.schemas.stamping import wall_clock_us
 from tradetape.sinks.history.connection import connect as connect_history
 from tradetape.streams.processor import Partition
-from tradetape.streams.processors.current_state import RECORDS
 from tradetape.streams.state.connection import connect as connect_state
 from tradetape.streams.state.keys import DAILY_HORIZON_US, Keys
 from tradetape.streams.topic_reader import Offsets, TopicReader
@@ -38,14 +39,6 @@ from tradetape.streams.topic_reader import Offsets, TopicReader
 LOOK_INTERVAL_S = 0.25
 ROW_ASK_INTERVAL_S = 0.02
 STATE_ASK_INTERVAL_S = 0.002
-READ_BY: dict[str, Sequence[str]] = {
-    STATE: RECORDS,
-    "approval": ("TradeSignal", "TradeDispatch", "TradeClosed"),
-    "dispatch": ("Trade",),
-    "positions": ("Trade", "TradeDispatch", "Fill"),
-}
-"""The records that each worker reads; the history reads all."""
-
 Show = Callable[[Snapshot], None]
 Say = Callable[[str], None]
 
@@ -87,11 +80,10 @@ def carry_out(ground: Ground, plan: Plan, *, show: Show, say: Say) -> Outcome:
         starts = services.reader.ends(partitions)
         emission = Emission(plan=plan, settings=settings, venue=venue)
         with ground.workers(venue) as workers:
-            groups = ground.groups(settings)
-            say(f"Playing {len(plan.symbols)} symbols of venue {venue} to the workers {', '.join(groups)} …")
-            duration_s, latencies_s = _play(
-                emission, workers, groups, services, partitions, starts, show, ground.rest_s
-            )
+            roles = ground.roles(settings)
+            names = ", ".join(role.name for role in roles)
+            say(f"Playing {len(plan.symbols)} symbols of venue {venue} to the workers {names} …")
+            duration_s, latencies_s = _play(emission, workers, roles, services, partitions, starts, show, ground.rest_s)
             _end(workers)
         say("Reconciling Kafka, PostgreSQL and Redis …")
         prover = Prover(
@@ -99,7 +91,7 @@ def carry_out(ground: Ground, plan: Plan, *, show: Show, say: Say) -> Outcome:
             keys=services.keys,
         )  # fmt: skip
         ends = services.reader.ends(partitions)
-        proof = prover.prove(venue=venue, emitted=emission.ledger.ids, starts=starts, ends=ends)
+        proof = prover.prove(venue=venue, emitted=emission.ledger.ids, made=made_by(roles), starts=starts, ends=ends)
         return Outcome(venue, emission.ledger.count, duration_s, latencies_s, proof, tuple(ground.next_commands))
 
 
@@ -116,35 +108,40 @@ def _services(settings: Settings) -> Iterator[Services]:
 def _play(
     emission: Emission,
     workers: Crew,
-    groups: Mapping[str, str],
+    roles: Sequence[Role],
     services: Services,
     partitions: Sequence[Partition],
     starts: Offsets,
     show: Show,
     rest_s: float,
 ) -> tuple[float, dict[str, float | None]]:
-    """Let the bot play, and watch until both workers have taken everything; how long it took, and the latencies."""
+    """Let the bot play, and watch until all that follows is done and stored; how long it took, and the latencies."""
     probes = _probes(emission.ledger, services)
+    course = Course(
+        codec=services.codec, reader=services.reader, history=services.history, venue=emission.venue,
+        made=made_by(roles), starts=starts,
+    )  # fmt: skip
     with ExitStack() as last:
-        lags = [last.enter_context(closing(_lag_gauge(*one, services, partitions, starts))) for one in groups.items()]
+        lags = [last.enter_context(closing(_lag_gauge(role, services, partitions, starts))) for role in roles]
         gauges = Gauges(reader=services.reader, workers=lags, partitions=partitions, emission=emission, probes=probes)
         began = time.monotonic()
         parts: list[Emission | Probe] = [emission, *probes]
         for part in parts:
             last.callback(part.stop)
             part.start()
-        _watch(emission, workers, gauges, show, rest_s)
+        _watch(emission, workers, gauges, course, show, rest_s)
         return time.monotonic() - began, {probe.name: probe.median_s() for probe in probes}
 
 
-def _watch(emission: Emission, workers: Crew, gauges: Gauges, show: Show, rest_s: float) -> None:
+def _watch(emission: Emission, workers: Crew, gauges: Gauges, course: Course, show: Show, rest_s: float) -> None:
     stall, rest = Stall(), Rest(rest_s)
     while True:
         workers.check()
-        is_played = emission.is_done()
-        snapshot = gauges.read()
+        # In this order: what follows from an event is on the tape before anybody is asked how far he is behind its end.
+        coming = course.still_to_come(emission.market_end_us()) if emission.is_done() else None
+        snapshot = gauges.read(coming)
         show(snapshot)
-        if is_played and rest.look(snapshot):
+        if coming is not None and not coming and rest.look(snapshot):
             return
         stall.look(snapshot)
         time.sleep(LOOK_INTERVAL_S)
@@ -157,17 +154,12 @@ def _end(workers: Crew) -> None:
         raise DemoFailed(f"not every worker ended in order: {told}; their logs say why")
 
 
-def _lag_gauge(name: str, group: str, services: Services, partitions: Sequence[Partition], starts: Offsets) -> LagGauge:
-    read = {services.catalogue.topic_name(services.catalogue.by_record(one)) for one in _read_by(name, services)}
-    offsets = GroupOffsets(KafkaSettings.of(services.settings), group)
+def _lag_gauge(role: Role, services: Services, partitions: Sequence[Partition], starts: Offsets) -> LagGauge:
+    topics = role.topics(services.catalogue)
+    offsets = GroupOffsets(KafkaSettings.of(services.settings), role.group)
     return LagGauge(
-        name=name, offsets=offsets, partitions=[one for one in partitions if one.topic in read], starts=starts
+        name=role.name, offsets=offsets, partitions=[one for one in partitions if one.topic in topics], starts=starts
     )
-
-
-def _read_by(worker: str, services: Services) -> Sequence[str]:
-    """The records that a worker reads."""
-    return READ_BY.get(worker) or [one.record for one in services.catalogue]
 
 
 def _probes(ledger: Ledger, services: Services) -> list[Probe]:

@@ -103,11 +103,19 @@ class HistorySink:
             return self._offsets.claim(session.connection, partitions)
 
     def released(self, partitions: Iterable[Partition]) -> None:
-        """They are somebody else's now."""
-        self._offsets.release(partitions)
+        """They are somebody else's now. No batch is being written meanwhile, so their next owner need not end our session."""
+        released = self._offsets.release(partitions)
+        if not self._offsets.held:
+            self.forget_session()
+        elif released and self._session is not None:
+            try:
+                with self._lost_session_forgotten(), passing_errors():
+                    self._offsets.disown(self._session.connection, released)
+            except DatabaseUnavailable as error:
+                logger.warning("still the owner of what is released: %s", error, extra={"action": "release"})
 
     def process(self, batch: Sequence[Record]) -> None:
-        """Store what the batch holds. Raises DatabaseUnavailable, Fenced, WentBack, SchemaBehind."""
+        """Store what the batch holds. Raises DatabaseUnavailable, RegistryUnreachable, Fenced, WentBack, SchemaBehind."""
         session = self._connected()
         with self._lost_session_forgotten():
             news = self._new(batch)
@@ -164,16 +172,20 @@ class HistorySink:
         return news
 
     def _rows(self, session: _Session, records: Sequence[Record]) -> list[_Row]:
-        rows = []
+        rows: list[_Row] = []
+        refused: list[tuple[Record, DecodeError]] = []
         for record in records:
             try:
                 plain = self._codec.decode_fields(record.topic, record.value)
             except DecodeError as error:
-                self._dead_letters.send(record, error.reason, error, stage=DECODING)
+                refused.append((record, error))
             else:
                 rows.append(
                     _Row(record, session.tables[record.topic], _month(plain["event_time"] // times.DAY_US), plain)
                 )
+        # Last: while a schema cannot be had the batch comes again and again, and each time would repeat its dead letters.
+        for record, why in refused:
+            self._dead_letters.send(record, why.reason, why, stage=DECODING)
         return self._with_months(session, rows)
 
     def _with_months(self, session: _Session, rows: list[_Row]) -> list[_Row]:

@@ -21,6 +21,7 @@ from typing import Any, TextIO, TypeVar
 
 import faust
 import msgspec
+from aiokafka.errors import KafkaConnectionError
 from faust.exceptions import AlreadyConfiguredWarning, ConsumerNotStarted
 
 from tradetape.producers.connection import KafkaSettings
@@ -163,7 +164,7 @@ class FaustEngine:
             if (reason := worker.crash_reason or app.crash_reason) is not None:
                 return _as_exception(reason)
             if started.done() and (error := started.exception()) is not None:
-                return error
+                return _as_exception(error)
             # Not whether the start is done: it goes on for as long as the worker runs.
             if not self._has_joined and time.monotonic() - began > self._limits.unreachable_after_s:
                 return BrokersUnreachable(f"no broker has answered for {self._limits.unreachable_after_s:.0f} s")
@@ -325,4 +326,6 @@ async def _at_most(timeout_s: float, awaited: Awaitable[Any]) -> bool:
 
 
 def _as_exception(reason: BaseException | str) -> BaseException:
+    if isinstance(reason, KafkaConnectionError):
+        return BrokersUnreachable(f"Kafka: {reason}")
     return reason if isinstance(reason, BaseException) else Terminal(str(reason))

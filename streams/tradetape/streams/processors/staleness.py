@@ -98,6 +98,8 @@ class Staleness:
         self._ticked_at_us: int | None = None
         self._watches: dict[Series, Watch] = {}
         self._emitted_at_us: dict[Partition, int] = {}
+        self._held: set[Partition] = set()
+        """Of a batch that is not taken yet, perhaps because a schema cannot be had: its bars are there, and not missing."""
 
     def assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int | None]:
         """Read what was raised in these partitions; start some hours ago. Raises Transient."""
@@ -114,11 +116,13 @@ class Staleness:
         """Somebody else watches these."""
         gone = set(partitions)
         self._watches = {one: watch for one, watch in self._watches.items() if self._partition(one, watch) not in gone}
+        self._held -= gone
         for one in gone:
             self._emitted_at_us.pop(one, None)
 
     def process(self, batch: Sequence[Record]) -> None:
-        """Take the bars of a batch. Raises EffectsRefused, and has then taken none of them."""
+        """Take the bars of a batch. Raises EffectsRefused, RegistryUnreachable, and has then taken none of them."""
+        self._held = {Partition(record.topic, record.partition) for record in batch}
         changed: dict[Series, Watch] = {}
         conditions: list[MarketCondition] = []
         refused: list[tuple[Record, DecodeError]] = []
@@ -134,6 +138,7 @@ class Staleness:
         for record in batch:
             place = Partition(record.topic, record.partition)
             self._emitted_at_us[place] = max(self._emitted_at_us.get(place, 0), record.timestamp_ms * 1_000)
+        self._held.clear()
         for record, why in refused:
             self._dead_letters.send(record, why.reason, why, stage="VALUE_CONVERTER")
 
@@ -146,7 +151,7 @@ class Staleness:
         if self._stall_us is not None and before_us is not None and now_us - before_us > self._stall_us:
             return
         times_us = {
-            place: emitted_at_us if self._is_behind(place) else now_us
+            place: emitted_at_us if place in self._held or self._is_behind(place) else now_us
             for place, emitted_at_us in self._emitted_at_us.items()
         }
         changed = {
