@@ -499,6 +499,33 @@ def test_a_second_member_that_joins_in_the_middle_of_a_batch_loses_nothing(broke
     assert broker_rig.committed() == {0: written, 1: written}
 
 
+def test_a_worker_that_comes_back_and_finds_nothing_new_is_not_behind(kafka: str, topic_prefix: str) -> None:
+    rig = BrokerRig("kafka", kafka, topic_prefix)
+    rig.write(numbered(5))
+    first = Script(rig.topic)
+    running = rig.start(first)
+    running.until(lambda: len(first.done) == 5)
+    assert running.end() is None
+
+    second, progress = Script(rig.topic), Progress()
+    engine = KafkaEngine(
+        processor=second, kafka=KafkaSettings(bootstrap_servers=kafka), group=f"{topic_prefix}group",
+        dead_letters=MemoryDeadLetters("contract"), progress=progress, limits=Limits(tick_interval_s=0.0),
+    )  # fmt: skip
+    running = Running(engine)
+    place = TopicPartition(rig.topic, 0)
+
+    def has_seen_the_end() -> bool:
+        return progress.is_assigned and engine._consumer.get_watermark_offsets(place, cached=True)[1] == 5
+
+    running.until(has_seen_the_end)
+    behind = engine._lag()
+    assert running.end() is None
+    assert second.done == []
+    assert set(behind.values()) == {0}
+    rig.close()
+
+
 def test_faust_works_on_for_longer_than_it_waits_for_a_broker_at_its_start(kafka: str, topic_prefix: str) -> None:
     rig = BrokerRig("faust", kafka, topic_prefix)
     script = Script(rig.topic)
@@ -525,30 +552,3 @@ def test_a_worker_on_faust_that_finds_no_broker_says_so_and_ends_as_unreachable(
         eventually("it ends", lambda: worker.has_ended)
         assert worker.stop() == exit_codes.UNREACHABLE
         assert "Unable to bootstrap" in worker.log.read_text()
-
-
-def test_a_worker_that_comes_back_and_finds_nothing_new_is_not_behind(kafka: str, topic_prefix: str) -> None:
-    rig = BrokerRig("kafka", kafka, topic_prefix)
-    rig.write(numbered(5))
-    first = Script(rig.topic)
-    running = rig.start(first)
-    running.until(lambda: len(first.done) == 5)
-    assert running.end() is None
-
-    second, progress = Script(rig.topic), Progress()
-    engine = KafkaEngine(
-        processor=second, kafka=KafkaSettings(bootstrap_servers=kafka), group=f"{topic_prefix}group",
-        dead_letters=MemoryDeadLetters("contract"), progress=progress, limits=Limits(tick_interval_s=0.0),
-    )  # fmt: skip
-    running = Running(engine)
-    place = TopicPartition(rig.topic, 0)
-
-    def has_seen_the_end() -> bool:
-        return progress.is_assigned and engine._consumer.get_watermark_offsets(place, cached=True)[1] == 5
-
-    running.until(has_seen_the_end)
-    behind = engine._lag()
-    assert running.end() is None
-    assert second.done == []
-    assert set(behind.values()) == {0}
-    rig.close()

@@ -47,7 +47,7 @@ def test_whoever_is_at_work_is_waited_for_and_nobody_else(
     ground: GivenGround, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_work(monkeypatch, "tradetape-state", "tradetape-history", "tradetape-dispatch", "somebody-else")
-    assert {role.name for role in ground.roles(settings)} == {"state", "history", "dispatch"}
+    assert [role.name for role in ground.roles(settings)] == ["state", "history", "dispatch"]
 
 
 @pytest.mark.parametrize("missing", ["state", "history"])
