@@ -43,13 +43,13 @@ LEAST_ACKED = 300
 POLICY = "[openings]\nmaximum_open_trades = 2\none_open_trade_per_symbol = true\nminimum_price_move_ratio = 0.002\n"
 SETTLE_S = 120.0
 WALK = """
-    SELECT c.trade_id, s.signal_id, d.outcome, count(u.event_id) AS inputs, bool_and(u.ema_9 IS NOT NULL OR u.extra ? 'ema_9')
+    SELECT c.trade_id, s.signal_id, d.outcome, count(u.event_id) AS inputs, bool_and(u.extra ?& array['ema_9', 'ema_30'])
            AS has_values
     FROM tradetape.closed_trades c
     JOIN tradetape.trades t ON t.trade_id = c.trade_id
     JOIN tradetape.trade_signals s ON s.signal_id = t.signal_id AND s.signal_id = c.signal_id
     JOIN tradetape.signal_decisions d ON d.signal_id = s.signal_id AND d.trade_id = t.trade_id
-    JOIN tradetape.indicator_updates u ON u.event_id = ANY (s.input_event_ids)
+    JOIN tradetape.indicator_updates u ON u.event_id::text IN (SELECT jsonb_array_elements_text(s.input_event_ids))
     GROUP BY 1, 2, 3
 """
 
