@@ -41,6 +41,7 @@ def test_the_environment_is_taken_as_it_is(ground: GivenGround, monkeypatch: pyt
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "kafka:9092")
     assert ground.environment()["KAFKA_BOOTSTRAP_SERVERS"] == "kafka:9092"
     assert ground.logs.is_dir()
+    assert Path(ground.environment()["TRADETAPE_OUTBOX_DIR"]).parent == ground.logs.parent
 
 
 def test_whoever_is_at_work_is_waited_for_and_nobody_else(
