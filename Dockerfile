@@ -18,7 +18,7 @@ COPY console console
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/tradetape/bin/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt '.[demo]' \
  && /opt/tradetape/bin/python -m pip uninstall --quiet --yes pip \
- && find /opt/tradetape -depth -type d \( -name tests -o -name test -o -name testing \) -path '*/site-packages/*' \
+ && find /opt/tradetape -depth -type d \( -name tests -o -name test \) -path '*/site-packages/*' \
       -not -path '*/site-packages/tradetape/*' -exec rm -rf {} + \
  && install --directory --owner 10001 --group 10001 --mode 700 /var/lib/tradetape /var/cache/tradetape
 

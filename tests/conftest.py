@@ -47,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Where the services come from, and what is not for every machine or takes longer."""
     parser.addoption("--stack", choices=service_stack.KINDS, default=service_stack.LOCAL, help=service_stack.HELP)
     parser.addoption(
-        "--docker", action="store_true", help="run the tests that need a Docker engine, on images that are here"
+        "--docker", action="store_true", help="test the compose file too, on an engine and images that are here"
     )
     parser.addoption(
         "--secure", action="store_true", help="run the local stack with TLS, passwords and rights turned on"

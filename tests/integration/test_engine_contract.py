@@ -18,7 +18,7 @@ from tradetape.console import exit_codes
 from tradetape.producers.connection import KafkaSettings
 from tradetape.streams.dead_letters import DeadLetters, KafkaDeadLetters, MemoryDeadLetters
 from tradetape.streams.engines.faust import FaustEngine, FaustLimits
-from tradetape.streams.engines.kafka import KafkaEngine
+from tradetape.streams.engines.kafka import KafkaEngine, Limits
 from tradetape.streams.engines.memory import MemoryEngine
 from tradetape.streams.errors import BadRecord, DeadLettersRefused, Transient
 from tradetape.streams.processor import Partition
@@ -255,18 +255,6 @@ def broker_rig(request: pytest.FixtureRequest, kafka: str, topic_prefix: str) ->
     made = BrokerRig(request.param, kafka, topic_prefix)
     yield made
     made.close()
-
-
-class Polls(Progress):
-    """Counts how often the engine has looked around."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def polled(self) -> None:
-        super().polled()
-        self.count += 1
 
 
 def numbered(count: int, *, partition: int = 0, first: int = 0) -> list[Written]:
@@ -509,6 +497,33 @@ def test_a_second_member_that_joins_in_the_middle_of_a_batch_loses_nothing(broke
     running[1].until(lambda: {(one.partition, one.offset) for one in [*first.done, *second.done]} == everything)
     assert [one.end() for one in running] == [None, None]
     assert broker_rig.committed() == {0: written, 1: written}
+
+
+def test_a_worker_that_comes_back_and_finds_nothing_new_is_not_behind(kafka: str, topic_prefix: str) -> None:
+    rig = BrokerRig("kafka", kafka, topic_prefix)
+    rig.write(numbered(5))
+    first = Script(rig.topic)
+    running = rig.start(first)
+    running.until(lambda: len(first.done) == 5)
+    assert running.end() is None
+
+    second, progress = Script(rig.topic), Progress()
+    engine = KafkaEngine(
+        processor=second, kafka=KafkaSettings(bootstrap_servers=kafka), group=f"{topic_prefix}group",
+        dead_letters=MemoryDeadLetters("contract"), progress=progress, limits=Limits(tick_interval_s=0.0),
+    )  # fmt: skip
+    running = Running(engine)
+    place = TopicPartition(rig.topic, 0)
+
+    def has_seen_the_end() -> bool:
+        return progress.is_assigned and engine._consumer.get_watermark_offsets(place, cached=True)[1] == 5
+
+    running.until(has_seen_the_end)
+    behind = engine._lag()
+    assert running.end() is None
+    assert second.done == []
+    assert set(behind.values()) == {0}
+    rig.close()
 
 
 def test_faust_works_on_for_longer_than_it_waits_for_a_broker_at_its_start(kafka: str, topic_prefix: str) -> None:

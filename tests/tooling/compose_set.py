@@ -158,6 +158,35 @@ class ComposeSet:
             self.environment["TRADETAPE_IMAGE"], "-c", program,
         )  # fmt: skip
 
+    def pause(self, service: str) -> None:
+        """Freeze all processes of a container."""
+        docker("pause", self.container(service).id)
+
+    def go_on(self, service: str) -> None:
+        """Let them run again."""
+        docker("unpause", self.container(service).id)
+
+    def disconnect(self, service: str) -> None:
+        """Take a container off the network; also this machine reaches it no more."""
+        docker("network", "disconnect", self._network, self.container(service).id)
+
+    def connect(self, service: str) -> None:
+        """Put it back under its name."""
+        docker("network", "connect", "--alias", service, self._network, self.container(service).id)
+
+    def starve(self, service: str) -> None:
+        """Use up a container's memory from inside of it, with its first process as the one that the system ends for it."""
+        hog = "echo 1000 > /proc/1/oom_score_adj && head -c 4G /dev/zero | tail"
+        # Its exit code says nothing: it is ended with its container, or before it.
+        subprocess.run(
+            ["docker", "exec", self.container(service).id, "sh", "-c", hog], capture_output=True, check=False,
+            timeout=COMMAND_TIMEOUT_S,
+        )  # fmt: skip
+
+    @property
+    def _network(self) -> str:
+        return f"{self.name}_default"
+
     def is_healthy(self, service: str, *, but: str = "") -> bool:
         """Whether a container works; `but` is a start of it that does not count any more."""
         found = self.container(service)
@@ -167,7 +196,7 @@ class ComposeSet:
         """Wait until all are healthy; after how many seconds."""
         began = time.monotonic()
         for service in services:
-            self.until(service, f"{service} is healthy", lambda one=service: self.is_healthy(one))  # type: ignore[misc]
+            self.until(service, f"{service} is healthy", lambda one=service: self.is_healthy(one))
         return time.monotonic() - began
 
     def until(self, service: str, what: str, condition: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from io import BytesIO
 from typing import Any
@@ -37,9 +37,13 @@ Ends = Mapping[tuple[str, int], int]
 class TapeEvidence:
     """The topics of one catalogue, as they lie there."""
 
-    def __init__(self, kafka: KafkaSettings, catalogue: Catalogue) -> None:
+    def __init__(
+        self, kafka: KafkaSettings, catalogue: Catalogue, *, registered: Mapping[str, int] | None = None
+    ) -> None:
+        """`registered` holds the ids that a registry gave to records, which are read besides those of the content."""
         self._kafka = kafka
         self._catalogue = catalogue
+        self._registered = registered or {}
         self._admin = admin_client(kafka)
 
     def ends(self, topics: Sequence[str]) -> dict[tuple[str, int], int]:
@@ -88,7 +92,7 @@ class TapeEvidence:
         """The records of one event type."""
         for record in self.read(self.ends([self._catalogue.topic_name(event_type)])):
             place = Place(record.topic, record.partition, record.offset)
-            if (fields := read_fields(event_type, record.value)) is None:
+            if (fields := read_fields(event_type, record.value, self._registered.get(event_type.record))) is None:
                 yield Unreadable(place, record.value)
             else:
                 told = fields["producer_run_id"], fields["producer_seq"], fields["event_id"]
@@ -98,19 +102,28 @@ class TapeEvidence:
 class HistoryEvidence(TapeEvidence):
     """A tape and the history that one sink made of it."""
 
-    def __init__(self, kafka: KafkaSettings, catalogue: Catalogue, *, dsn: str, sink: str = "history") -> None:
-        super().__init__(kafka, catalogue)
+    def __init__(
+        self, kafka: KafkaSettings, catalogue: Catalogue, *, dsn: str, sink: str = "history",
+        registered: Mapping[str, int] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(kafka, catalogue, registered=registered)
         self._dsn = dsn
         self._sink = sink
 
-    def verdict(self, ledger: Ledger | None = None, *, is_settled: bool = True) -> Verdict:
-        """What the ledger says of both; `is_settled` where the sink's offsets have to be at the end of the tape."""
-        return judge(self._findings(is_settled=is_settled), ledger)
+    def verdict(
+        self, ledger: Ledger | None = None, *, is_settled: bool = True, records: Collection[str] | None = None
+    ) -> Verdict:
+        """What the ledger says of both; `is_settled` where the sink's offsets have to be at the end of the tape.
 
-    def _findings(self, *, is_settled: bool) -> Iterator[Finding]:
+        Of all records, unless some are named.
+        """
+        asked = [one for one in self._catalogue if records is None or one.record in records]
+        return judge(self._findings(asked, is_settled=is_settled), ledger)
+
+    def _findings(self, asked: Sequence[EventType], *, is_settled: bool) -> Iterator[Finding]:
         letters = self.letters()
         with psycopg.connect(self._dsn, row_factory=dict_row, options="-c timezone=UTC") as connection:
-            for one in self._catalogue:
+            for one in asked:
                 topic = self._catalogue.topic_name(one)
                 own = {place: count for place, count in letters.items() if place.topic == topic}
                 tape, rows = self.appearances(one), _rows(connection, one)
@@ -136,9 +149,10 @@ class HistoryEvidence(TapeEvidence):
                 yield f"{topic}[{partition}] ends at {end}, and the history at {reached.get(partition, 0)}"
 
 
-def read_fields(event_type: EventType, value: bytes | None) -> dict[str, Any] | None:
+def read_fields(event_type: EventType, value: bytes | None, registered: int | None = None) -> dict[str, Any] | None:
     """An event's fields with their logical types; None for what is no event."""
-    if value is None or value[:FRAME_BYTES] != b"\0" + event_type.schema_id.to_bytes(4, "big"):
+    ids = [event_type.schema_id] if registered is None else [event_type.schema_id, registered]
+    if value is None or value[:FRAME_BYTES] not in [b"\0" + one.to_bytes(4, "big") for one in ids]:
         return None
     body = BytesIO(value[FRAME_BYTES:])
     try:

@@ -25,7 +25,7 @@ def progress() -> Progress:
 
 @pytest.fixture
 def port(progress: Progress) -> Iterator[int]:
-    server = HealthServer(host="127.0.0.1", port=0, progress=progress, metrics=CollectorRegistry())  # type: ignore[arg-type]
+    server = HealthServer(host="127.0.0.1", port=0, progress=progress, metrics=CollectorRegistry())
     yield server.port
     server.close()
 

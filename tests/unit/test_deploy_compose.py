@@ -23,12 +23,13 @@ WORKERS = OURS.keys() - ONE_SHOT
 UNASKED = {"kafka-ui", "redis-insight"}
 """Their images bring what checks them, or nothing to check them with."""
 DOCKERFILE = (CHECKOUT / "Dockerfile").read_text(encoding="utf-8")
-DEFAULT = re.compile(r"\$\{(\w+):-([^}]*)\}")
+DEFAULT = re.compile(r"\$\{\w+(?::-([^${}]*)|:\+[^${}]*)\}")
 
 
 def filled(text: str) -> str:
     """What compose makes of a text where nothing is set."""
-    return DEFAULT.sub(lambda found: found[2], str(text))
+    inner = DEFAULT.sub(lambda found: found[1] or "", str(text))
+    return inner if inner == text else filled(inner)
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -83,7 +84,7 @@ def commands(service: dict[str, Any]) -> list[list[str]]:
     """The words behind `tradetape` of each command that a service runs."""
     if "entrypoint" not in service:
         return [service["command"]]
-    lines = service["command"][0].splitlines()
+    lines = filled(service["command"][0]).splitlines()
     assert all(line.startswith("tradetape ") for line in lines)
     return [line.split()[1:] for line in lines]
 

@@ -20,9 +20,15 @@ PATIENCE_S = 60.0
 T = TypeVar("T")
 
 
-def awaited(ask: Callable[[], T], *, patience_s: float = PATIENCE_S) -> T:
+def awaited(
+    ask: Callable[[], T],
+    *,
+    patience_s: float = PATIENCE_S,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
     """What `ask` answers; while a service is away it is asked again. Raises what it raised last, when patience is over."""
-    backoff, deadline = Backoff(), time.monotonic() + patience_s
+    backoff, deadline = Backoff(), clock() + patience_s
     while True:
         try:
             return ask()
@@ -31,7 +37,7 @@ def awaited(ask: Callable[[], T], *, patience_s: float = PATIENCE_S) -> T:
             raise
         except Transient as error:
             wait_s = backoff.next_s()
-            if time.monotonic() + wait_s > deadline:
+            if clock() + wait_s > deadline:
                 raise
             logger.warning("waiting: %s", error, extra={"action": "start"})
-            time.sleep(wait_s)
+            sleep(wait_s)

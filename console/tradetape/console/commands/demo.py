@@ -75,7 +75,7 @@ def _demo(args: argparse.Namespace) -> int:
     from tradetape.console.demo.run import carry_out
 
     plan = Plan(SYMBOLS[: args.symbols], args.speed, args.as_recorded)
-    with _ground(args) as ground, _watching() as show:
+    with _watching() as show, _ground(args) as ground:
         outcome = carry_out(ground, plan, show=show, say=_say)
     _print(outcome, as_json=args.json)
     return exit_codes.BAD_DATA if outcome.proof.differences else exit_codes.OK

@@ -41,9 +41,9 @@ class GivenGround:
         return self._places.logs
 
     def environment(self) -> Mapping[str, str]:
-        """The environment as it is."""
+        """The environment as it is; where it names no folder for outboxes, beside the logs."""
         self._places.make()
-        return dict(os.environ)
+        return {"TRADETAPE_OUTBOX_DIR": str(self._places.outboxes), **os.environ}
 
     def prepare(self, settings: Settings) -> None:
         """Refuse to play where real money is at stake; whoever runs the services has prepared them."""

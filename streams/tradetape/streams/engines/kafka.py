@@ -94,6 +94,8 @@ class KafkaEngine:
         self._gone: set[Partition] = set()
         self._paused = False
         self._done: dict[Partition, int] = {}
+        self._starts: dict[Partition, int] = {}
+        """The offsets from which partitions are read."""
         self._held: list[Record] = []
         self._failure: StreamsError | None = None
         self._down_since: float | None = None
@@ -227,8 +229,10 @@ class KafkaEngine:
         lag = {}
         for one in self._consumer.position(_listed(self._assigned)) if self._assigned else ():
             low, high = self._consumer.get_watermark_offsets(one, cached=True)
-            read = one.offset if one.offset >= 0 else low
-            lag[Partition(one.topic, one.partition)] = max(0, high - read) if high >= 0 else 0
+            place = Partition(one.topic, one.partition)
+            # There is no position before the first record: a worker that came back and finds nothing new is not behind.
+            read = one.offset if one.offset >= 0 else self._starts.get(place, low)
+            lag[place] = max(0, high - read) if high >= 0 else 0
         return lag
 
     def _commit(self) -> None:
@@ -263,7 +267,7 @@ class KafkaEngine:
         self._assigned.update(taken)
         if self._paused:
             consumer.pause(partitions)
-        self._marks.taken(partitions)
+        self._starts |= self._marks.taken(partitions)
         self._progress.assigned(sorted(self._assigned))
 
     def _claim(self, keeper: OffsetKeeper, partitions: list[Partition]) -> dict[Partition, int | None]:
@@ -306,6 +310,7 @@ class KafkaEngine:
         self._marks.forget(gone)
         for one in gone:
             self._done.pop(one, None)
+            self._starts.pop(one, None)
         if isinstance(self._processor, OffsetKeeper):
             self._processor.released(gone)
         self._progress.assigned(sorted(self._assigned))

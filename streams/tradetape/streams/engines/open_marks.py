@@ -39,17 +39,25 @@ class OpenMarks:
         self._suspect_until: dict[Partition, int] = {}
         """The offset behind the last suspect record of each partition."""
 
-    def taken(self, partitions: Sequence[TopicPartition]) -> None:
-        """Partitions were assigned, to be read from their offset or the committed one: find out how their last owner ended."""
+    def taken(self, partitions: Sequence[TopicPartition]) -> dict[Partition, int]:
+        """Partitions were assigned, to be read from their offset or the committed one: find out how their last owner ended.
+
+        The offset from which each is read, of those that have one.
+        """
         if not partitions:
-            return
+            return {}
         self._unmarked.update(Partition(one.topic, one.partition) for one in partitions)
+        starts = {Partition(one.topic, one.partition): one.offset for one in partitions if one.offset >= 0}
         try:
             for given, found in zip(partitions, self._committed(partitions), strict=True):
+                place = Partition(given.topic, given.partition)
+                if found.offset >= 0:
+                    starts.setdefault(place, found.offset)
                 if found.metadata == OPEN:
-                    self._suspect(Partition(given.topic, given.partition), given.offset, found.offset)
+                    self._suspect(place, given.offset, found.offset)
         except KafkaException as error:
             logger.warning("it is not known how the last owner ended: %s", error.args[0].str(), extra=_MARK)
+        return starts
 
     def _committed(self, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:
         asked = [TopicPartition(one.topic, one.partition) for one in partitions]
