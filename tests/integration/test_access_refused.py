@@ -23,7 +23,11 @@ from tradetape.schemas import CATALOGUE
 from waiting import eventually
 
 REGISTRY_PATH = "/apis/ccompat/v7"
-ASKED = [f"{REGISTRY_PATH}/subjects/{CATALOGUE.subject(one)}/versions" for one in CATALOGUE]
+ASKED = [
+    f"{REGISTRY_PATH}/{path}"
+    for one in CATALOGUE
+    for path in (f"config/{CATALOGUE.subject(one)}", f"subjects/{CATALOGUE.subject(one)}/versions")
+]
 SECRET = "hunter2-of-nobody"
 EMIT_LIMIT_S = 1.0
 COMMANDS = {

@@ -6,6 +6,7 @@ transaction is then discarded. PostgreSQL says of which roles a login is a membe
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tradetape.schemas import Catalogue
 
 TIMEOUT_S = 10.0
+ASK_INTERVAL_S = 0.2
 MEND = "an administrator: tradetape access apply"
 NOBODYS = (("FLUSHALL", "no"), ("FLUSHDB", "no"), ("CONFIG", "GET", "dir"), ("ACL", "LIST"))
 """What no role may. None would do harm if it were carried out all the same: FLUSHALL with that word is no command."""
@@ -87,11 +89,18 @@ def _topic_rights(admin: AdminClient, names: Sequence[str]) -> dict[str, set[str
 def _group_rights(admin: AdminClient, group: str) -> set[str]:
     from confluent_kafka import KafkaException
 
-    asked = admin.describe_consumer_groups([group], include_authorized_operations=True, request_timeout=TIMEOUT_S)
-    try:
-        return {one.name.lower() for one in asked[group].result().authorized_operations or ()}
-    except KafkaException:
-        return set()
+    from tradetape.streams.groups import NOT_YET
+
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        asked = admin.describe_consumer_groups([group], include_authorized_operations=True, request_timeout=TIMEOUT_S)
+        try:
+            return {one.name.lower() for one in asked[group].result().authorized_operations or ()}
+        except KafkaException as error:
+            # A broker that is new, or has just started, is still making or loading its groups.
+            if error.args[0].code() not in NOT_YET or time.monotonic() > deadline:
+                return set()
+        time.sleep(ASK_INTERVAL_S)
 
 
 def redis_rights(settings: Settings, of: Role) -> Iterator[Finding]:
