@@ -19,7 +19,7 @@ from bench.sample import put_on_tape, updates
 from bench.services import Services
 from bench.statements import statement
 from bench.stopwatch import KeeperStopwatch
-from tradetape.console.commands.work import HISTORY_BATCH_RECORDS
+from tradetape.console.workers.history import BATCH_RECORDS
 from tradetape.schemas import Catalogue, IndicatorUpdate
 from tradetape.sinks.history.copy_rows import HEADER, TRAILER
 from tradetape.sinks.history.sink import HistorySink
@@ -38,9 +38,7 @@ IN = SQL("COPY bench.raw FROM STDIN (FORMAT BINARY)")
 def run(services: Services, options: Options) -> Report:
     """Measure."""
     count = QUICK_COUNT if options.quick else FULL_COUNT if options.full else COUNT
-    report = Report(
-        "history", f"{count:,} IndicatorUpdates from Kafka to PostgreSQL, {HISTORY_BATCH_RECORDS:,} a transaction"
-    )
+    report = Report("history", f"{count:,} IndicatorUpdates from Kafka to PostgreSQL, {BATCH_RECORDS:,} a transaction")
     catalogue, dsn = services.topics("history"), services.database("history")
     say(f"history: putting {count:,} events on the tape")
     first_close = datetime(2025, 5, 10, tzinfo=UTC)
@@ -78,7 +76,7 @@ def _interleaved(
         bare.append(
             bare_history.rows_per_s(
                 services.bootstrap_servers, topic, event_type.schema, dsn,
-                batch_rows=HISTORY_BATCH_RECORDS, expected=count,
+                batch_rows=BATCH_RECORDS, expected=count,
             )
         )  # fmt: skip
         ready = _ready(connection)
@@ -103,7 +101,7 @@ def sink_rows_per_s(
             kafka=services.kafka,
             group=f"bench-{uuid.uuid4().hex[:8]}",
             dead_letters=dead_letters,
-            limits=Limits(max_batch_records=HISTORY_BATCH_RECORDS),
+            limits=Limits(max_batch_records=BATCH_RECORDS),
         )
 
     try:
@@ -118,8 +116,8 @@ def _ready(connection: psycopg.Connection) -> list[bytes]:
         rows = [bytes(data) for data in copy]
     rows[0] = rows[0].removeprefix(HEADER)
     rows = [row for row in rows if row not in (b"", TRAILER)]
-    starts = range(0, len(rows), HISTORY_BATCH_RECORDS)
-    return [HEADER + b"".join(rows[start : start + HISTORY_BATCH_RECORDS]) + TRAILER for start in starts]
+    starts = range(0, len(rows), BATCH_RECORDS)
+    return [HEADER + b"".join(rows[start : start + BATCH_RECORDS]) + TRAILER for start in starts]
 
 
 def _raw(connection: psycopg.Connection, ready: Sequence[bytes], count: int) -> float:

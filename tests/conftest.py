@@ -11,6 +11,7 @@ import signal
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -123,6 +124,19 @@ def topic_prefix() -> str:
 @pytest.fixture
 def postgres(services: Mapping[str, str]) -> Iterator[str]:
     """The DSN of an empty database that lives as long as the test."""
+    with _new_database(services) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def second_postgres(services: Mapping[str, str]) -> Iterator[str]:
+    """The DSN of another one."""
+    with _new_database(services) as dsn:
+        yield dsn
+
+
+@contextmanager
+def _new_database(services: Mapping[str, str]) -> Iterator[str]:
     owner = services["DATABASE_URL"]
     name = f"t{uuid.uuid4().hex[:12]}"
     with psycopg.connect(owner, autocommit=True) as connection:

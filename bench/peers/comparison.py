@@ -24,7 +24,7 @@ from bench.report import Report
 from bench.sample import put_on_tape, updates
 from bench.services import Services
 from bench.statements import statement
-from tradetape.console.commands.work import HISTORY_BATCH_RECORDS
+from tradetape.console.workers.history import BATCH_RECORDS
 from tradetape.schemas import Catalogue, IndicatorUpdate
 from tradetape.streams.engines.kafka import Limits
 
@@ -46,9 +46,7 @@ Way = Callable[[], float]
 def run(services: Services, options: Options) -> Report:
     """Measure."""
     count = QUICK_COUNT if options.quick else FULL_COUNT if options.full else COUNT
-    report = Report(
-        "peers", f"{count:,} IndicatorUpdates from Kafka to PostgreSQL, {HISTORY_BATCH_RECORDS:,} a transaction"
-    )
+    report = Report("peers", f"{count:,} IndicatorUpdates from Kafka to PostgreSQL, {BATCH_RECORDS:,} a transaction")
     quix_python = interpreter()
     catalogue, dsn = services.topics("peers"), services.database("peers")
     say(f"peers: putting {count:,} events on the tape")
@@ -93,7 +91,7 @@ def _job(services: Services, catalogue: Catalogue, dsn: str, table: str, count: 
         dsn=dsn,
         table=table,
         expected=count,
-        batch_records=HISTORY_BATCH_RECORDS,
+        batch_records=BATCH_RECORDS,
         commit_interval_s=Limits().commit_interval_s,
     )
 

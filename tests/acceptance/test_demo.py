@@ -7,15 +7,16 @@ import gzip
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from decimal import Decimal
+from collections.abc import Callable, Iterator
+from decimal import ROUND_DOWN, Decimal
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psutil
 import psycopg
@@ -34,13 +35,24 @@ TABLES = {
     "IndicatorUpdate": "indicator_updates",
     "MarketCondition": "market_conditions",
     "TradeSignal": "trade_signals",
+    "SignalDecision": "signal_decisions",
+    "Trade": "trades",
+    "TradeDispatch": "trade_dispatches",
+    "Fill": "fills",
+    "TradeClosed": "closed_trades",
 }
 TOPICS = {
     "Candle": "tradetape.candles",
     "IndicatorUpdate": "tradetape.indicator-updates",
     "MarketCondition": "tradetape.market-conditions",
     "TradeSignal": "tradetape.trade-signals",
+    "SignalDecision": "tradetape.signal-decisions",
+    "Trade": "tradetape.trades",
+    "TradeDispatch": "tradetape.trade-dispatches",
+    "Fill": "tradetape.fills",
+    "TradeClosed": "tradetape.trades-closed",
 }
+WORKERS = ("state", "history", "approval", "dispatch", "positions")
 MINUTES = 4_320
 HOURS = 71
 """Whole hours, on the hour, in the sample's three days; 72 when the shift puts the first minute on the hour."""
@@ -81,6 +93,12 @@ def lines(outcome: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {one["record"]: one for one in outcome["proof"]["records"]}
 
 
+def sample() -> list[dict[str, str]]:
+    """The minutes of BTCUSDT as they are shipped."""
+    packed = (files("tradetape.console.demo") / "sample" / "BTCUSDT_1m.csv.gz").read_bytes()
+    return list(csv.DictReader(io.StringIO(gzip.decompress(packed).decode())))
+
+
 def keys_on_topic(bootstrap_servers: str, topic: str) -> Counter[bytes | None]:
     """How many different records of each key a plain client finds; what a signal rested on may be there twice."""
     consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "by-hand", "enable.partition.eof": True})
@@ -106,10 +124,37 @@ def test_the_table_says_what_kafka_and_postgresql_say_when_asked_by_hand(
     with psycopg.connect(environment["DATABASE_URL"]) as connection:
         for record, line in lines(first).items():
             query = f"SELECT count(*), count(DISTINCT event_id) FROM tradetape.{TABLES[record]} WHERE venue = 'demo1'"  # noqa: S608
-            assert connection.execute(query.encode()).fetchone() == (line["emitted"], line["emitted"]), record
+            assert connection.execute(query.encode()).fetchone() == (line["expected"], line["expected"]), record
             on_topic = keys_on_topic(environment["KAFKA_BOOTSTRAP_SERVERS"], TOPICS[record])
-            assert on_topic[b"demo1:BTCUSDT"] == line["emitted"] == line["on_topic"] == line["in_postgres"]
-    assert lines(first)["Candle"]["emitted"] - MINUTES in (HOURS, HOURS + 1)
+            assert on_topic[b"demo1:BTCUSDT"] == line["expected"] == line["on_topic"] == line["in_postgres"]
+    assert lines(first)["Candle"]["expected"] - MINUTES in (HOURS, HOURS + 1)
+
+
+def test_every_signal_goes_all_the_way_to_a_closed_trade(first: dict[str, Any]) -> None:
+    count = {record: line["expected"] for record, line in lines(first).items()}
+    assert count["TradeSignal"] == count["SignalDecision"] == count["Trade"] == count["Fill"]
+    assert count["TradeDispatch"] == 2 * count["Trade"]
+    trading = first["proof"]["trading"]
+    assert trading["positions"] == trading["closed"] == count["TradeClosed"] == count["Trade"] // 2 > 3
+
+
+def test_the_profit_is_what_the_prices_of_the_sample_give(first: dict[str, Any], environment: dict[str, str]) -> None:
+    """A market order takes the open of the minute after its signal, and pays a thousandth of what it moves."""
+    opens = {row["open_time_ms"]: Decimal(row["open"]) for row in sample()}
+    with psycopg.connect(environment["DATABASE_URL"]) as connection:
+        ((first_ms,),) = connection.execute(
+            "SELECT extract(epoch FROM min(open_time)) * 1000 FROM tradetape.candles WHERE venue = 'demo1'"
+        ).fetchall()
+        signals = connection.execute(
+            "SELECT action, extract(epoch FROM event_time) * 1000, amount_quote FROM tradetape.trade_signals "
+            "WHERE venue = 'demo1' ORDER BY event_time"
+        ).fetchall()
+    shift_ms, pnl = int(first_ms) - int(sample()[0]["open_time_ms"]), Decimal(0)
+    for entry, leaving in zip(signals[::2], signals[1::2], strict=True):
+        bought, sold = (opens[str(int(one[1]) - shift_ms)] for one in (entry, leaving))
+        quantity = (entry[2] / bought).quantize(Decimal("1e-8"), ROUND_DOWN)
+        pnl += quantity * (sold - bought) - quantity * (sold + bought) / 1000
+    assert Decimal(first["proof"]["trading"]["pnl_quote"]) == pnl
 
 
 def test_every_key_in_redis_expires_and_every_hash_is_compact(
@@ -127,9 +172,7 @@ def test_every_key_in_redis_expires_and_every_hash_is_compact(
 
 
 def test_prices_in_postgresql_are_the_sample_text_as_decimals(environment: dict[str, str]) -> None:
-    packed = (files("tradetape.console.demo") / "sample" / "BTCUSDT_1m.csv.gz").read_bytes()
-    rows = list(csv.DictReader(io.StringIO(gzip.decompress(packed).decode())))
-    expected = [tuple(Decimal(row[name]) for name in ("open", "high", "low", "close", "volume")) for row in rows]
+    expected = [tuple(Decimal(row[name]) for name in ("open", "high", "low", "close", "volume")) for row in sample()]
     with psycopg.connect(environment["DATABASE_URL"]) as connection:
         found = connection.execute(
             "SELECT open, high, low, close, volume FROM tradetape.candles "
@@ -138,20 +181,44 @@ def test_prices_in_postgresql_are_the_sample_text_as_decimals(environment: dict[
     assert found == expected
 
 
-def test_the_newest_signal_is_walked_back_to_its_candle_by_ids(
+def test_the_newest_closed_trade_is_walked_back_to_its_candles_by_ids(
     first: dict[str, Any], environment: dict[str, str]
 ) -> None:
-    journal = first["proof"]["journal"]
-    signal_id, update_id, candle_id = journal[0], journal[8], journal[13]
+    steps = first["proof"]["journal"]
+    assert [step["action"] for step in steps] == ["ENTER", "EXIT"]
     with psycopg.connect(environment["DATABASE_URL"]) as connection:
-        (causation_id,) = connection.execute(
-            "SELECT causation_id FROM tradetape.trade_signals WHERE event_id = %s", [signal_id]
-        ).fetchall()[0]
-        assert causation_id == update_id
-        (candle_of_update,) = connection.execute(
-            "SELECT candle_event_id FROM tradetape.indicator_updates WHERE event_id = %s", [update_id]
-        ).fetchall()[0]
-        assert candle_of_update == candle_id
+
+        def one(query: LiteralString, event_id: str) -> Any:
+            (found,) = connection.execute(query, [event_id]).fetchall()
+            return found[0]
+
+        for step in steps:
+            cause = "SELECT causation_id FROM tradetape.trade_signals WHERE event_id = %s"
+            assert one(cause, step["signal_id"]) == step["update_id"]
+            behind = "SELECT candle_event_id FROM tradetape.indicator_updates WHERE event_id = %s"
+            assert one(behind, step["update_id"]) == step["candle_id"]
+            signal = "SELECT signal_id FROM tradetape.signal_decisions WHERE event_id = %s"
+            assert one(signal, step["decision_id"]) == step["signal_id"]
+            trade = "SELECT trade_id FROM tradetape.trade_dispatches WHERE event_id = %s"
+            assert one(trade, step["dispatch_id"]) == step["trade_id"]
+            order = "SELECT trade_id FROM tradetape.fills WHERE event_id = %s"
+            assert one(order, step["fill_id"]) == step["trade_id"]
+        closed = "SELECT fill_ids FROM tradetape.closed_trades WHERE event_id = %s"
+        assert one(closed, steps[0]["close_id"]) == [step["fill_id"] for step in steps]
+
+
+def test_what_is_printed_at_the_end_shows_the_trades(environment: dict[str, str], home: Path) -> None:
+    def shown(*words: str) -> str:
+        variables = {**os.environ, "TRADETAPE_HOME": str(home)}
+        return subprocess.run(
+            [str(TRADETAPE), *words], env=variables, capture_output=True, text=True, check=True
+        ).stdout
+
+    tailed = [json.loads(line) for line in shown("tail", "trades", "-n", "5").splitlines()]
+    assert {one["topic"] for one in tailed} == {TOPICS["Trade"]}
+    journal = shown("history", "query", "trade_journal", "--venue", "demo1", "-n", "5", "--json").splitlines()
+    assert all(json.loads(line)["trade_id"] for line in journal)
+    assert len(journal) == len(tailed) == 5
 
 
 def venues_in_history(environment: dict[str, str]) -> set[str]:
@@ -181,14 +248,19 @@ def workers_of(environment: dict[str, str]) -> list[list[str]]:
     return found
 
 
-def test_no_worker_outlives_a_demo_that_is_killed(environment: dict[str, str], home: Path) -> None:
+@pytest.mark.parametrize(
+    "end", [subprocess.Popen.kill, lambda running: running.send_signal(signal.SIGINT)], ids=["kill -9", "Ctrl-C"]
+)
+def test_no_worker_outlives_a_demo_that_is_ended(
+    environment: dict[str, str], home: Path, end: Callable[[subprocess.Popen[bytes]], None]
+) -> None:
     command = [str(TRADETAPE), "demo", "--symbols", "1", "--speed", "60"]
     variables = {**os.environ, "TRADETAPE_HOME": str(home)}
     with subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
         try:
-            eventually("two workers run", lambda: len(workers_of(environment)) == 2)
+            eventually("all workers run", lambda: len(workers_of(environment)) == len(WORKERS))
         finally:
-            running.kill()
+            end(running)
     eventually("no worker runs", lambda: not workers_of(environment))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from dispatch_process import STEPS
@@ -145,3 +146,36 @@ def test_a_paused_dispatcher_that_wakes_up_after_another_took_over_sends_nothing
         eventually("the stale one ends", lambda: stale.has_ended)
         assert "taken over" in stale.log.read_text()
     assert sorted(server.posts()) == ["key-BTCUSDT-0:0", "key-BTCUSDT-1:0"]
+
+
+def stopped_before_its_call(rig: DispatchRig, dispatchers: Dispatchers) -> Trade:
+    """The trade whose dispatcher was stopped between intent and call, and woken after another had taken over from it."""
+    one: Trade = rig.emit(trade(0))[0]
+    with dispatchers.started("stopped before call", f"{one.idempotency_key}:0") as stale:
+        stale.until("it has stopped", lambda: psutil.Process(stale.pid).status() == psutil.STATUS_STOPPED)
+        dispatchers.finish()
+        stale.signal("CONT")
+        eventually("the stale one ends", lambda: stale.has_ended)
+        assert "taken over" in stale.log.read_text()
+    return one
+
+
+@pytest.mark.long
+def test_an_order_whose_dispatcher_stopped_between_intent_and_call_is_in_doubt_and_sent_once_when_it_wakes_up(
+    rig: DispatchRig, server: OrderServer, tmp_path: Path
+) -> None:
+    """Nobody can know whether it will: that is what the doubt is about."""
+    one = stopped_before_its_call(rig, Dispatchers(rig, server, tmp_path))
+    assert rig.outcomes(one.trade_id) == ["INTENDED", "IN_DOUBT"]
+    assert server.posts() == [f"{one.idempotency_key}:0"]
+
+
+@pytest.mark.long
+def test_an_order_whose_dispatcher_stopped_between_intent_and_call_is_taken_once_where_repeats_are_told_apart(
+    rig: DispatchRig, server: OrderServer, tmp_path: Path
+) -> None:
+    server.plan({"is_idempotent": True})
+    one = stopped_before_its_call(rig, Dispatchers(rig, server, tmp_path, "--webhook-idempotent"))
+    assert rig.outcomes(one.trade_id) == ["INTENDED", "TIMEOUT", "INTENDED", "ACKED"]
+    assert len(server.posts()) == 2
+    assert server.accepted() == {f"{one.idempotency_key}:0": 1}

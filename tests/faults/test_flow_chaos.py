@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from dispatch_rig import OrderServer
-from flow_rig import Bot, Crew, Exchange, FlowRig, real_bars
+from flow_rig import Bot, Chance, Crew, Exchange, FlowRig, real_bars
 from tradetape.schemas import Event, SignalDecision, Trade, TradeClosed, TradeDispatch
 from tradetape.streams.approval import policy_file
 from tradetape.streams.approval.audit import SAME, audit
@@ -51,11 +51,12 @@ def test_whatever_is_killed_or_paused_each_signal_has_one_answer_and_each_trade_
 ) -> None:
     seed = random.SystemRandom().randrange(10_000)
     print(f"seed {seed}")
-    exchange, crew = Exchange(server), rig.crew(server, random.Random(seed))
+    exchange, crew = Exchange(server), rig.crew(server)
+    chance = Chance(crew, random.Random(seed))
     try:
         with rig.tape_of_bot() as tape:
             bot = Bot(tape, exchange, real_bars(market_data, SYMBOLS, BARS), bars_per_s=BARS_PER_S)
-            eventually("all bars are told", lambda: _has_gone_by(bot, crew), timeout_s=TIMEOUT_S)
+            eventually("all bars are told", lambda: _has_gone_by(bot, chance), timeout_s=TIMEOUT_S)
             crew.wake_all()
             eventually("the flow comes to rest", lambda: _is_at_rest(rig, bot, crew), timeout_s=SETTLE_S)
     finally:
@@ -67,9 +68,9 @@ def test_whatever_is_killed_or_paused_each_signal_has_one_answer_and_each_trade_
     judge_positions(rig, exchange)
 
 
-def _has_gone_by(bot: Bot, crew: Crew) -> bool:
+def _has_gone_by(bot: Bot, chance: Chance) -> bool:
     bot.step()
-    crew.step()
+    chance.step()
     return bot.is_done
 
 

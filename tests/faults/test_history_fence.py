@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
-from history_rig import HistoryRig
+from history_rig import START, HistoryRig
 from tcp_proxy import TcpProxy
 from tradetape.console.local.stack import LocalStack
-from tradetape.schemas import MarketCondition
 from tradetape.sinks.errors import DatabaseUnavailable, Fenced, WentBack
 from tradetape.sinks.history import connection as guarded
 from tradetape.sinks.history.sink import HistorySink
@@ -23,32 +22,17 @@ from tradetape.streams.processor import Partition
 from tradetape.streams.record import Record
 from waiting import eventually
 
-START = datetime(2025, 6, 1, tzinfo=UTC)
-SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT", "BNBUSDT")
-
 
 @pytest.fixture
 def rig(kafka: str, topic_prefix: str, postgres: str) -> HistoryRig:
     return HistoryRig(kafka=kafka, prefix=topic_prefix, dsn=postgres)
 
 
-def emit(rig: HistoryRig, numbers: range) -> None:
-    with rig.producer() as tape:
-        for number in numbers:
-            at, symbol = START + timedelta(seconds=number), SYMBOLS[number % len(SYMBOLS)]
-            tape.emit(MarketCondition(venue="v", symbol=symbol, scope="s", condition="c", event_time=at))
-
-
 def batch_of(rig: HistoryRig, numbers: range) -> list[Record]:
     """New events, as the engine would hand them to a sink."""
     known = {(one.partition, one.offset) for one in rig.tape()}
-    emit(rig, numbers)
+    rig.emit_conditions(numbers)
     return [one for one in rig.tape() if (one.partition, one.offset) not in known]
-
-
-def partitions(rig: HistoryRig) -> list[Partition]:
-    topic = rig.catalogue.topic_name(rig.catalogue.by_class(MarketCondition))
-    return [Partition(topic, number) for number in range(4)]
 
 
 @pytest.fixture
@@ -117,11 +101,11 @@ def test_a_stale_sink_that_wakes_up_after_another_took_over_writes_nothing(
 ) -> None:
     batch = batch_of(rig, range(40))
     stale, owner = sinks(), sinks()
-    stale.assigned(partitions(rig))
+    stale.assigned(rig.conditions_partitions())
     pause = Pause(stale, is_behind_fence=is_behind_fence)
     sleeping = pause.process(batch)
 
-    starts = owner.assigned(partitions(rig))
+    starts = owner.assigned(rig.conditions_partitions())
     owner.process(batch[:10])
     pause.wake(sleeping)
 
@@ -140,9 +124,9 @@ def test_the_fence_holds_where_the_stale_session_cannot_be_ended(
     """The new owner may lack the right to end sessions: then epoch and next_offset alone keep the stale sink out."""
     batch = batch_of(rig, range(40))
     stale, owner = sinks(), sinks()
-    stale.assigned(partitions(rig))
+    stale.assigned(rig.conditions_partitions())
     monkeypatch.setattr(owner._offsets, "_end", lambda *_: None)
-    owner.assigned(partitions(rig))
+    owner.assigned(rig.conditions_partitions())
 
     with pytest.raises(Fenced):
         stale.process(batch)
@@ -162,8 +146,8 @@ def test_two_sinks_that_take_a_partition_from_each_other_store_each_event_once(
     for turn in range(8):
         owner = pair[turn % 2]
         owner.forget_session()
-        owner.released(partitions(rig))
-        owner.assigned(partitions(rig))
+        owner.released(rig.conditions_partitions())
+        owner.assigned(rig.conditions_partitions())
         owner.process(batch[turn * 15 : (turn + 1) * 15])
         if turn:
             with pytest.raises((Fenced, DatabaseUnavailable)):
@@ -196,7 +180,7 @@ def epochs(rig: HistoryRig) -> set[int]:
 
 def test_a_sink_that_lost_its_session_takes_its_partitions_again_and_goes_on(rig: HistoryRig, sinks: MakeSink) -> None:
     sink = sinks()
-    sink.assigned(partitions(rig))
+    sink.assigned(rig.conditions_partitions())
     sink.process(batch_of(rig, range(20)))
     assert epochs(rig) == {1}
     end_sessions(rig)
@@ -214,7 +198,7 @@ def test_a_guard_that_ends_a_paused_session_costs_one_more_try(
     monkeypatch.setitem(guarded.GUARDS, "idle_in_transaction_session_timeout", "100ms")
     batch = batch_of(rig, range(20))
     sink = sinks()
-    sink.assigned(partitions(rig))
+    sink.assigned(rig.conditions_partitions())
     pause = Pause(sink, is_behind_fence=False)
     sleeping = pause.process(batch)
     eventually("the server ends the session", lambda: not sessions(rig))
@@ -229,6 +213,62 @@ def sessions(rig: HistoryRig) -> list[dict[str, Any]]:
     return rig.rows(
         "SELECT pid FROM pg_stat_activity WHERE application_name = 'tradetape-history' AND datname = current_database()"
     )
+
+
+def test_a_sink_that_gives_up_some_of_its_partitions_keeps_its_session_for_the_others(
+    rig: HistoryRig, sinks: MakeSink
+) -> None:
+    """A rebalance moves a few partitions; the others must not stand still for it."""
+    batch = batch_of(rig, range(80))
+    former, following = sinks(), sinks()
+    given, kept = rig.conditions_partitions()[:2], rig.conditions_partitions()[2:]
+    former.assigned([*given, *kept])
+    (before,) = sessions(rig)
+
+    former.released(given)
+    following.assigned(given)
+    former.process(batch)
+    following.process(batch)
+
+    assert before in sessions(rig), "the session of the former owner was ended"
+    assert (former.counts["stored"], former.counts["skipped"]) == (
+        following.counts["skipped"],
+        following.counts["stored"],
+    )
+    assert rig.assert_every_event_once() == 80
+
+
+def test_a_sink_that_gave_up_a_partition_too_late_takes_nothing_from_its_new_owner(
+    rig: HistoryRig, sinks: MakeSink
+) -> None:
+    """It had lost it, and another sink has it: that one's name must stay on it, for whoever comes next to end its session."""
+    batch = batch_of(rig, range(80))
+    former, owner, following = sinks(), sinks(), sinks()
+    given, kept = rig.conditions_partitions()[:2], rig.conditions_partitions()[2:]
+    former.assigned([*given, *kept])
+    owner.assigned(given)
+    former.released(given)
+    pause = Pause(owner, is_behind_fence=True)
+    sleeping = pause.process(batch)
+
+    following.assigned(given)
+    pause.wake(sleeping)
+    following.process(batch)
+    processed(former, batch)
+
+    assert isinstance(pause.failure, DatabaseUnavailable)
+    assert rig.assert_every_event_once() == 80
+
+
+def test_a_sink_that_holds_nothing_any_more_has_no_session(rig: HistoryRig, sinks: MakeSink) -> None:
+    """Nobody would know whose it is, to have it look at the tables anew after a migration."""
+    sink = sinks()
+    sink.assigned(rig.conditions_partitions())
+    sink.released(rig.conditions_partitions())
+    eventually("its session is gone", lambda: not sessions(rig))
+    sink.assigned(rig.conditions_partitions())
+    sink.process(batch_of(rig, range(20)))
+    assert rig.assert_every_event_once() == 20
 
 
 @pytest.fixture
@@ -254,7 +294,7 @@ def test_a_commit_without_an_answer_neither_loses_nor_doubles(
 ) -> None:
     letters = MemoryDeadLetters()
     sink = sinks(dsn=through_proxy, dead_letters=letters)
-    sink.assigned(partitions(rig))
+    sink.assigned(rig.conditions_partitions())
     sink.process(batch_of(rig, range(20)))
     batch = batch_of(rig, range(20, 60))
     proxy.cut_at(b"COMMIT", is_delivered=is_delivered)
@@ -280,7 +320,7 @@ def test_a_cut_while_partitions_are_taken_does_not_fence_the_sink_off_from_itsel
     """The transaction that takes them is undone as a whole, so nothing of it may be remembered."""
     sink = sinks(dsn=through_proxy)
     if what == "retake":
-        sink.assigned(partitions(rig))
+        sink.assigned(rig.conditions_partitions())
         end_sessions(rig)
     batch = batch_of(rig, range(20))
     statement = b"INSERT INTO tradetape.sink_offsets" if what == "claim" else b"SET epoch = epoch + 1"
@@ -288,8 +328,8 @@ def test_a_cut_while_partitions_are_taken_does_not_fence_the_sink_off_from_itsel
 
     if what == "claim":
         with pytest.raises(DatabaseUnavailable):
-            sink.assigned(partitions(rig))
-        sink.assigned(partitions(rig))
+            sink.assigned(rig.conditions_partitions())
+        sink.assigned(rig.conditions_partitions())
     processed(sink, batch)
 
     assert proxy.cuts == 1
@@ -301,7 +341,7 @@ def test_a_retake_without_an_answer_does_not_fence_the_sink_off_from_itself(
 ) -> None:
     """The epoch was raised and we were not told; that the session was ours says that nobody else did it."""
     sink, other = sinks(dsn=through_proxy), sinks()
-    sink.assigned(partitions(rig))
+    sink.assigned(rig.conditions_partitions())
     end_sessions(rig)
     batch = batch_of(rig, range(20))
     proxy.cut_at(b"COMMIT", is_delivered=True)
@@ -309,7 +349,7 @@ def test_a_retake_without_an_answer_does_not_fence_the_sink_off_from_itself(
     processed(sink, batch[:10])
 
     assert proxy.cuts == 1
-    other.assigned(partitions(rig))
+    other.assigned(rig.conditions_partitions())
     with pytest.raises((Fenced, DatabaseUnavailable)):
         sink.process(batch)
     with pytest.raises(Fenced):
@@ -336,7 +376,7 @@ def test_a_database_that_went_back_in_time_is_noticed_and_filled_again(
     rig: HistoryRig, sinks: MakeSink, is_reconnected: bool
 ) -> None:
     sink = sinks()
-    sink.assigned(partitions(rig))
+    sink.assigned(rig.conditions_partitions())
     sink.process(batch_of(rig, range(60)))
     turn_back(rig, 40)
     if is_reconnected:
@@ -361,13 +401,13 @@ def test_a_stopped_postgresql_costs_time_and_nothing_else(
     letters = MemoryDeadLetters()
     sink = rig.sink(dead_letters=letters)
     with rig.working(sink, max_batch_records=200) as thread:
-        emit(rig, range(2_000))
+        rig.emit_conditions(range(2_000))
         eventually("the sink writes", lambda: sink.counts["stored"] > 0)
         for stop in range(1, 3):
             caplog.clear()
             server.down()
             try:
-                emit(rig, range(2_000 * stop, 2_000 * stop + 2_000))
+                rig.emit_conditions(range(2_000 * stop, 2_000 * stop + 2_000))
                 eventually("the sink waits", lambda: "waiting: PostgreSQL" in caplog.text)
             finally:
                 server.up()

@@ -67,10 +67,10 @@ class Tape:
     def __init__(self, servers: str, topic: str) -> None:
         self.servers, self.topic = servers, topic
         self._offsets = GroupOffsets(servers, f"{topic}-group")
-        admin = AdminClient({"bootstrap.servers": servers})
+        admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
         (future,) = admin.create_topics([NewTopic(topic, PARTITIONS, 1)]).values()
         future.result()
-        producer = Producer({"bootstrap.servers": servers})
+        producer = Producer({"bootstrap.servers": servers, "log_level": 0})
         for number in range(RECORDS):
             producer.produce(topic, b"%d" % number, partition=number % PARTITIONS)
         assert producer.flush(DEADLINE_S) == 0

@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 
 from approval_rig import AT, ONE_PER_SYMBOL, ApprovalRig, closed, dispatched, signal
-from tradetape.schemas import DispatchOutcome, Event, Leg
+from tradetape.schemas import DispatchOutcome, Event, Leg, SignalDecision
 from tradetape.schemas.stamping import wall_clock_us
 from tradetape.streams.approval.memory import Memory
 from tradetape.streams.approval.policy import Limits, Policy
 from tradetape.streams.effects import Effects, Output
-from tradetape.streams.errors import EffectsRefused
+from tradetape.streams.errors import EffectsRefused, StillReading
+from tradetape.streams.reading_turn import ReadingTurn
+from tradetape.streams.record import Record
 from tradetape.streams.state.keys import Keys
+from tradetape.streams.topic_reader import TopicReader
 
 DAY_US = 86_400_000_000
 
@@ -135,6 +138,93 @@ def test_the_rebuilt_memory_is_the_one_that_was_lost(rig: ApprovalRig) -> None:
     again = rig.worker(ONE_PER_SYMBOL)
     again.process([rig.record(closed(trades["COIN1USDT"]))])
     assert rig.remembered() == before
+
+
+def test_a_long_tape_is_read_in_turns_and_what_was_read_is_kept(rig: ApprovalRig) -> None:
+    records = [rig.record(signal(f"COIN{number}USDT")) for number in range(6)]
+    rig.worker(ONE_PER_SYMBOL).process(records)
+    before = rig.remembered()
+    rig.lose_redis()
+    hasty, turns = rig.worker(ONE_PER_SYMBOL, turn=ReadingTurn(0)), 0
+    while True:
+        try:
+            hasty.process(records[:1])
+        except StillReading:
+            turns += 1
+            assert turns < 100
+        else:
+            break
+    assert turns > len(records)
+    assert rig.remembered() == before
+
+
+LAST_PLACE = Policy(limits=Limits(maximum_open_trades=1), version="test")
+
+
+def lying_on_the_tape(rig: ApprovalRig, *signals: Event) -> list[Record]:
+    """Signals as an engine would bring them, with the offsets that they have."""
+    for one in signals:
+        put(rig, one)
+    topic = rig.catalogue.topic_name(rig.catalogue.by_record("TradeSignal"))
+    reader = TopicReader(rig.kafka)
+    places = reader.partitions([topic])
+    records = list(reader.read(reader.begins(places), reader.ends(places)))
+    reader.close()
+    by_symbol = {rig.codec.decode(one.topic, one.value).symbol: one for one in records}
+    return [by_symbol[one.symbol] for one in signals]
+
+
+@pytest.mark.parametrize("is_stalled_first", [True, False])
+def test_of_two_answers_under_two_memories_the_first_on_the_tape_holds(
+    rig: ApprovalRig, is_stalled_first: bool
+) -> None:
+    """A worker stalls with an answer that only its memory knows; Redis is emptied, and the next owner knows nothing of it."""
+    disputed, other = lying_on_the_tape(rig, signal(), signal("ETHUSDT"))
+    waiting: list[Callable[[], None]] = []
+
+    def go_on() -> None:
+        while waiting:
+            waiting.pop()()
+
+    class Stalled(Interrupted):
+        """Its first send reaches Kafka when somebody else says so, or after them."""
+
+        def send(self, outputs: Sequence[Output]) -> None:
+            if outputs and self._at:
+                self._at = 0
+                waiting.append(lambda: self._effects.send(outputs))
+                self._act()
+                go_on()
+            else:
+                self._effects.send(outputs)
+
+    def next_owner() -> None:
+        rig.lose_redis()
+        # It has read the tape, and is about to put its own decision there.
+        effects = Interrupted(rig.effects(), 3, go_on) if is_stalled_first else rig.effects()
+        following = rig.worker(LAST_PLACE, effects=effects)
+        following.process([other])
+        following.process([disputed])
+
+    rig.worker(LAST_PLACE, effects=Stalled(rig.effects(), 1, next_owner)).process([disputed])
+
+    def answers() -> list[SignalDecision]:
+        return [one for one in rig.decisions() if one.symbol == "BTCUSDT"]
+
+    first, second = answers()
+    assert {first.outcome.value, second.outcome.value} == {"PASSED", "REJECTED"}
+    traded = {one.symbol for one in rig.trades()}
+    assert traded == ({"BTCUSDT", "ETHUSDT"} if first.outcome.value == "PASSED" else {"ETHUSDT"})
+    assert (first.outcome.value == "PASSED") is is_stalled_first
+    # Whoever comes next says so too, from this memory and from one that is made of the tape.
+    for is_lost in (False, True):
+        if is_lost:
+            rig.lose_redis()
+        worker = rig.worker(LAST_PLACE)
+        worker.process([disputed])
+        assert repr(answers()[-1]) == repr(first)
+        assert len(rig.memory().recall(None).book.trades) == len(traded)
+    assert {one.symbol for one in rig.trades()} == traded
 
 
 def test_a_lost_memory_is_noticed_under_a_running_worker_and_no_symbol_is_traded_twice(rig: ApprovalRig) -> None:

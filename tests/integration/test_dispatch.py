@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -13,11 +15,15 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from dispatch_rig import NOON, DispatchRig, Scripted, bar, trade
+from positions_rig import Run
 from tradetape.console.cli import main
 from tradetape.console.errors import UsageError
-from tradetape.schemas import DispatchOutcome, Leg, RunMode, TradeDispatch
-from tradetape.sinks.dispatch.executor import Answer, Order, OrderNotTaken
+from tradetape.schemas import Action, DispatchOutcome, Event, Fill, Leg, RunMode, Side, Trade, TradeDispatch
+from tradetape.sinks.dispatch.executor import Answer, Order, OrderNotTaken, load
+from tradetape.sinks.dispatch.telling import Telling
+from tradetape.sinks.errors import ExecutorUnusable
 from tradetape.streams.effects import KafkaEffects
+from tradetape.streams.errors import EffectsRefused
 from waiting import eventually
 
 
@@ -82,6 +88,7 @@ def test_only_trades_of_the_own_mode_are_dispatched_and_none_that_was_replayed(r
 def test_a_trade_that_was_replayed_onto_the_topic_is_not_dispatched(rig: DispatchRig) -> None:
     effects, executor = KafkaEffects(worker="approval", codec=rig.codec, kafka=rig.kafka), Scripted()
     for_once, replayed = effects.stamped([trade(0, correlation_id="c"), trade(1, correlation_id="c")])
+    effects.close()
     rig.put(for_once.topic, [(for_once.key, for_once.value)])
     rig.put(replayed.topic, [(replayed.key, replayed.value)], headers=[("x-replay", b"a-run")])
     sink = rig.sink_of(executor)
@@ -239,6 +246,114 @@ def test_a_person_resolves_an_order_in_doubt_in_the_table_and_on_the_tape(
         restore()
     rig.dispatch_all(rig.sink_of(executor))
     assert (len(executor.calls), rig.intents()[0]["outcome"]) == (1, "REJECTED")
+
+
+DESK = """
+from tradetape.sinks.dispatch.executor import Answer
+
+class Desk:
+    name, is_idempotent = "desk", False
+    def __init__(self):
+        self.taken = []
+    def submit(self, order):
+        self.taken.append((order.key, order.trade.quantity))
+        return Answer(external_id=f"desk-{len(self.taken)}")
+
+class Silent:
+    name, is_idempotent = "silent", False
+
+desk = Desk()
+"""
+
+
+@pytest.mark.parametrize("name", ["Desk", "desk"])
+def test_an_executor_of_ones_own_is_named_by_module_and_class_or_object(
+    rig: DispatchRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "own_desk.py").write_text(DESK)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_desk", raising=False)
+    (one,) = rig.emit(trade())
+    sink = rig.sink_by("--executor", f"own_desk:{name}")
+    rig.dispatch_all(sink)
+    assert sink._executor.taken == [("key-BTCUSDT-0:0", 2)]  # type: ignore[attr-defined]
+    last = rig.on_tape(TradeDispatch)[-1]
+    assert (last["trade_id"], last["executor"], last["external_id"]) == (one.trade_id, "desk", "desk-1")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("own_desk", "names no executor"),
+        ("own_desk:", "names no executor"),
+        ("no_such_desk:Desk", "No module named 'no_such_desk'"),
+        ("own_desk:Nobody", "has no attribute 'Nobody'"),
+        ("own_desk:Silent", "has no submit"),
+    ],
+)
+def test_an_executor_that_is_none_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, why: str
+) -> None:
+    (tmp_path / "own_desk.py").write_text(DESK)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ExecutorUnusable, match=why):
+        load(name)
+
+
+def test_an_order_that_turns_out_to_be_filled_gets_its_fill_and_its_position_can_be_closed(
+    rig: DispatchRig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def act(order: Order) -> Answer:
+        if order.trade.action is Action.EXIT:
+            return Answer()
+        raise ConnectionResetError("reset by peer")
+
+    (enter,) = rig.emit(trade(account_id="main", direction="SHORT"))
+    (leave,) = rig.emit(
+        trade(1, account_id="main", direction="SHORT", action="EXIT", position_ref=enter.trade_id), source="second"
+    )
+    rig.dispatch_all(rig.sink_of(Scripted(act)))
+    for name, value in rig.worker_environment().items():
+        monkeypatch.setenv(name, value)
+
+    words = ["dispatch", "resolve", enter.trade_id, "0", "--why", "order 4711 there", "--external-id", "4711"]
+    assert main([*words, "--as", "filled"]) == 2
+    assert "--as accepted" in capsys.readouterr().err
+    assert main([*words, "--as", "failed", "--price", "100", "--quantity", "2"]) == 2
+    assert rig.intents()[0]["outcome"] == "IN_DOUBT"
+
+    words += ["--as", "filled", "--price", "100.5", "--quantity", "2", "--fee", "0.2"]
+    with monkeypatch.context() as broken:
+        # The fill is on the tape, and the person's machine dies before the outcome is.
+        tell = Telling.tell
+
+        def dies(self: Telling, event: Event) -> None:
+            if isinstance(event, TradeDispatch):
+                raise EffectsRefused("the machine is gone")
+            tell(self, event)
+
+        broken.setattr(Telling, "tell", dies)
+        assert main(words) == 3
+    assert rig.outcomes(enter.trade_id)[-1] == "IN_DOUBT"
+    assert main(words) == 0
+    assert main(words) == 1, "it is resolved"
+    assert rig.outcomes(enter.trade_id)[-1] == "ACKED"
+    (fill,) = rig.fills()
+    assert (fill["side"], fill["price"], fill["quantity"], fill["amount_quote"]) == ("SELL", Decimal("100.5"), 2, 201)
+    assert (fill["fee"], fill["fee_asset"], fill["account_id"]) == (Decimal("0.2"), "USDT", "main")
+    assert (fill["trade_id"], fill["position_ref"], fill["venue_order_id"]) == (enter.trade_id, enter.trade_id, "4711")
+    assert (fill["event_time"], fill["correlation_id"]) == (rig.intents()[0]["intended_at"], enter.signal_id)
+
+    out = Fill(
+        venue="v", symbol="BTCUSDT", event_time=fill["event_time"] + timedelta(minutes=1), trade_id=leave.trade_id,
+        position_ref=enter.trade_id, account_id="main", venue_order_id="4712", venue_trade_id="1", side=Side.BUY,
+        price="90.5", quantity="2", amount_quote="181",
+    )  # fmt: skip
+    rig.emit(out, source="venue")
+    positions = Run(rig.tape(*(rig.topic(one) for one in (Trade, TradeDispatch, Fill))), rig.codec)
+    positions.deliver(positions.tape)
+    (closed,) = positions.closes()
+    assert (closed.trade_id, closed.pnl_quote) == (enter.trade_id, Decimal("19.8"))
 
 
 class going_back:  # noqa: N801  # reads as what it does

@@ -113,6 +113,16 @@ def rig(kafka: str, topic_prefix: str, postgres: str) -> DispatchRig:
     return DispatchRig(kafka=kafka, prefix=topic_prefix, dsn=postgres)
 
 
+def test_the_secret_that_signs_may_stand_in_a_file(rig: DispatchRig, server: OrderServer, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(SECRET + b"\n")
+    rig.emit(trade())
+    rig.dispatch_all(rig.sink_by("--executor", "webhook", "--webhook-url", server.url, webhook_secret_file=str(file)))
+    (call,) = server.calls()
+    signed = f"{call['headers']['X-Tradetape-Timestamp']}.{call['body']}".encode()
+    assert call["headers"]["X-Tradetape-Signature"] == f"v1={hmac.new(SECRET, signed, hashlib.sha256).hexdigest()}"
+
+
 ACTS: dict[str, list[int | str]] = {
     "answered": [200],
     "refused": [400],

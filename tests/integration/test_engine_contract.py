@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from streams_rig import GroupOffsets
+from streams_rig import GroupOffsets, WorkerProcess
+from tradetape.console import exit_codes
 from tradetape.producers.connection import KafkaSettings
 from tradetape.streams.dead_letters import DeadLetters, KafkaDeadLetters, MemoryDeadLetters
-from tradetape.streams.engines.faust import FaustEngine
+from tradetape.streams.engines.faust import FaustEngine, FaustLimits
 from tradetape.streams.engines.kafka import KafkaEngine
 from tradetape.streams.engines.memory import MemoryEngine
 from tradetape.streams.errors import BadRecord, DeadLettersRefused, Transient
@@ -167,8 +170,8 @@ class BrokerRig:
         self._group = f"{prefix}group"
         self._letters_topic = f"{prefix}dead-letters"
         self._kafka = KafkaSettings(bootstrap_servers=servers)
-        self._admin = AdminClient({"bootstrap.servers": servers})
-        self._producer = Producer({"bootstrap.servers": servers})
+        self._admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
+        self._producer = Producer({"bootstrap.servers": servers, "log_level": 0})
         self._offsets = GroupOffsets(servers, self._group)
         self._open: list[Running] = []
         self._make(self._letters_topic, partitions=1)
@@ -493,3 +496,31 @@ def test_a_second_member_that_joins_in_the_middle_of_a_batch_loses_nothing(broke
     running[1].until(lambda: {(one.partition, one.offset) for one in [*first.done, *second.done]} == everything)
     assert [one.end() for one in running] == [None, None]
     assert broker_rig.committed() == {0: written, 1: written}
+
+
+def test_faust_works_on_for_longer_than_it_waits_for_a_broker_at_its_start(kafka: str, topic_prefix: str) -> None:
+    rig = BrokerRig("faust", kafka, topic_prefix)
+    script = Script(rig.topic)
+    engine = FaustEngine(
+        processor=script, kafka=KafkaSettings(bootstrap_servers=kafka), group=f"{topic_prefix}group",
+        dead_letters=MemoryDeadLetters("contract"),
+    )  # fmt: skip
+    running = Running(engine)
+    rig.write([Written(0, b"first")])
+    running.until(lambda: script.values() == [b"first"])
+    engine._limits = FaustLimits(unreachable_after_s=0.0, watch_interval_s=0.01)
+    rig.write([Written(0, b"second")])
+    running.until(lambda: script.values() == [b"first", b"second"])
+    assert running.end() is None
+
+
+def test_a_worker_on_faust_that_finds_no_broker_says_so_and_ends_as_unreachable(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        servers = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = {"KAFKA_BOOTSTRAP_SERVERS": servers}
+    words = ["-m", "tradetape.console", "work", "positions", "--engine", "faust"]
+    with WorkerProcess(words, environment=environment, log=tmp_path / "log") as worker:
+        eventually("it ends", lambda: worker.has_ended)
+        assert worker.stop() == exit_codes.UNREACHABLE
+        assert "Unable to bootstrap" in worker.log.read_text()

@@ -34,7 +34,7 @@ def letters(kafka: str, topic: str) -> KafkaDeadLetters:
 
 
 def make(kafka: str, topic: str) -> None:
-    admin = AdminClient({"bootstrap.servers": kafka})
+    admin = AdminClient({"bootstrap.servers": kafka, "log_level": 0})
     wanted = NewTopic(topic, 1, 1, config={"max.message.bytes": str(MAX_BATCH_BYTES)})
     for future in admin.create_topics([wanted]).values():
         future.result()

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from datetime import UTC, datetime
 
 import psycopg
 import pytest
 
+from console_rig import run_command
 from history_rig import HistoryRig
 from tradetape.console.commands import history
 from tradetape.producers.errors import SettingsError
 from tradetape.schemas import MarketCondition
-
-
-def run(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    history.register(parser.add_subparsers())
-    args = parser.parse_args(["history", *words])
-    return int(args.run(args))
 
 
 @pytest.fixture
@@ -30,11 +23,11 @@ def environment(monkeypatch: pytest.MonkeyPatch, postgres: str, kafka: str) -> N
 
 @pytest.mark.usefixtures("environment")
 def test_migrate_makes_the_tables_once(postgres: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("migrate") == 0
+    assert run_command("history", "migrate") == 0
     first = capsys.readouterr()
     assert "applied 0001_history.sql" in first.out.splitlines()
 
-    assert run("migrate") == 0
+    assert run_command("history", "migrate") == 0
     assert capsys.readouterr().out == ""
     with psycopg.connect(postgres) as connection:
         versions = connection.execute("SELECT version FROM tradetape.migrations ORDER BY version").fetchall()
@@ -44,7 +37,7 @@ def test_migrate_makes_the_tables_once(postgres: str, capsys: pytest.CaptureFixt
 
 @pytest.mark.usefixtures("environment")
 def test_a_dry_run_changes_nothing(postgres: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("migrate", "--dry-run") == 0
+    assert run_command("history", "migrate", "--dry-run") == 0
     assert "would apply 0001_history.sql" in capsys.readouterr().out.splitlines()
     with psycopg.connect(postgres) as connection:
         assert connection.execute("SELECT to_regnamespace('tradetape')").fetchone() == (None,)
@@ -52,7 +45,7 @@ def test_a_dry_run_changes_nothing(postgres: str, capsys: pytest.CaptureFixture[
 
 @pytest.mark.usefixtures("environment")
 def test_status_of_an_empty_database_names_what_is_pending(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("status", "--json") == 1
+    assert run_command("history", "status", "--json") == 1
     found = json.loads(capsys.readouterr().out)
     assert found["migrations"]["applied"] == []
     assert "0001_history.sql" in found["migrations"]["pending"]
@@ -81,7 +74,7 @@ def test_status_counts_rows_months_and_lag(rig: HistoryRig, capsys: pytest.Captu
     rig.store()
     emit(rig, 5)
 
-    assert run("status", "--json") == 0
+    assert run_command("history", "status", "--json") == 0
     found = json.loads(capsys.readouterr().out)
 
     assert found["migrations"]["pending"] == []
@@ -100,7 +93,7 @@ def test_status_counts_rows_months_and_lag(rig: HistoryRig, capsys: pytest.Captu
 def test_status_says_the_same_to_people(rig: HistoryRig, capsys: pytest.CaptureFixture[str]) -> None:
     emit(rig, 2)
     rig.store()
-    assert run("status") == 0
+    assert run_command("history", "status") == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["applied", "0001_history.sql"] in lines
     assert ["market_conditions", "4", "2"] in lines
@@ -119,7 +112,7 @@ def test_status_without_kafka_tells_all_but_the_lag(
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     monkeypatch.setattr(history, "KAFKA_TIMEOUT_S", 0.5)
 
-    assert run("status", "--json") == 0
+    assert run_command("history", "status", "--json") == 0
 
     captured = capsys.readouterr()
     found = json.loads(captured.out)
@@ -131,4 +124,4 @@ def test_status_without_kafka_tells_all_but_the_lag(
 def test_without_a_database_the_command_says_which_variable_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
     with pytest.raises(SettingsError, match="DATABASE_URL is not set"):
-        run("status")
+        run_command("history", "status")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import struct
 import threading
 from collections.abc import Iterator
@@ -11,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
+from console_rig import run_command
 from history_rig import HistoryRig, login_of
-from tradetape.console.commands import history
 from tradetape.schemas import IndicatorUpdate
 from tradetape.sinks.errors import PromotionRefused
 from tradetape.sinks.history import promotion
@@ -29,13 +28,6 @@ AWKWARD = (0.1 + 0.2, 1e22, 5e-324, -1.7976931348623157e308, 1 / 3, 123456789.12
 def rig(kafka: str, topic_prefix: str, postgres: str, monkeypatch: pytest.MonkeyPatch) -> HistoryRig:
     monkeypatch.setenv("DATABASE_URL", postgres)
     return HistoryRig(kafka=kafka, prefix=topic_prefix, dsn=postgres)
-
-
-def run(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    history.register(parser.add_subparsers())
-    args = parser.parse_args(["history", *words])
-    return int(args.run(args))
 
 
 def update(number: int, value: float) -> IndicatorUpdate:
@@ -98,7 +90,7 @@ def test_a_promotion_while_a_sink_writes_loses_and_doubles_nothing(
     sink = rig.sink(dead_letters=letters)
     with rig.working(sink, max_batch_records=100) as engine:
         eventually("the sink writes", lambda: sink.counts["stored"] > 500)
-        assert run("promote-indicator", "rsi_21") == 0
+        assert run_command("history", "promote-indicator", "rsi_21") == 0
         reached = sink.counts["stored"]
         eventually("the sink goes on", lambda: sink.counts["stored"] > reached + 500 or engine.failure is not None)
         load.end()
@@ -148,7 +140,7 @@ def test_the_latest_indicators_show_it_from_either_place(rig: HistoryRig) -> Non
     values = 'SELECT "values" FROM tradetape.latest_indicators'
     before = rig.rows(values)
     assert before == [{"values": {"rsi_14": 50, "rsi_21": 7.25, "mine": 1.5}}]
-    assert run("promote-indicator", "rsi_21") == 0
+    assert run_command("history", "promote-indicator", "rsi_21") == 0
     assert rig.rows(values) == before
 
 
@@ -167,7 +159,7 @@ def test_what_cannot_be_an_indicators_column_is_refused(rig: HistoryRig, name: s
         tape.emit(update(1, 1.0))
     rig.store()
     with pytest.raises(PromotionRefused, match=problem):
-        run("promote-indicator", name)
+        run_command("history", "promote-indicator", name)
 
 
 def test_a_long_query_leaves_the_table_as_it_was(rig: HistoryRig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,5 +170,5 @@ def test_a_long_query_leaves_the_table_as_it_was(rig: HistoryRig, monkeypatch: p
     with psycopg.connect(login_of(rig.dsn, "tradetape_reader")) as reader:
         reader.execute("SELECT count(*) FROM tradetape.indicator_updates")
         with pytest.raises(Exception, match="in use by a long query"):
-            run("promote-indicator", "rsi_21")
+            run_command("history", "promote-indicator", "rsi_21")
     assert "rsi_21" not in rig.rows("SELECT * FROM tradetape.indicator_updates")[0]

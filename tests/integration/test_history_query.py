@@ -6,7 +6,6 @@ They go onto the tape as events through a producer and the sink, and are asked w
 
 from __future__ import annotations
 
-import argparse
 import csv
 import gzip
 import io
@@ -21,9 +20,8 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
-from console_rig import tradetape
+from console_rig import run_command, tradetape
 from history_rig import HistoryRig
-from tradetape.console.commands import history
 from tradetape.console.errors import UsageError
 from tradetape.schemas import (
     Action,
@@ -71,20 +69,13 @@ def rig(kafka: str, topic_prefix: str, postgres: str, monkeypatch: pytest.Monkey
     return HistoryRig(kafka=kafka, prefix=topic_prefix, dsn=postgres)
 
 
-def run(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    history.register(parser.add_subparsers())
-    args = parser.parse_args(["history", *words])
-    return int(args.run(args))
-
-
 @pytest.fixture
 def ask(capsys: pytest.CaptureFixture[str]) -> Any:
     """Asks a report as a program does; its rows, decimals as text."""
 
     def ask(name: str, *options: str) -> list[dict[str, Any]]:
         capsys.readouterr()
-        assert run("query", name, "--json", *options) == 0
+        assert run_command("history", "query", name, "--json", *options) == 0
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     return ask
@@ -415,7 +406,7 @@ def test_people_get_a_table(
     some_closes(rig)
     capsys.readouterr()
     monkeypatch.setattr("tradetape.console.table_text.is_for_people", lambda: True)
-    assert run("query", "daily_pnl") == 0
+    assert run_command("history", "query", "daily_pnl") == 0
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.split()[:5] == ["day", "run_mode", "venue", "symbol", "strategy_id"]
     assert len(rows) == 3
@@ -425,7 +416,7 @@ def test_people_get_a_table(
 @pytest.mark.usefixtures("rig")
 def test_without_a_name_it_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
-    assert run("query") == 0
+    assert run_command("history", "query") == 0
     found = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     views = {"trade_journal", "daily_pnl", "decision_rates", "signal_latency", "latest_indicators"}
     assert set(found) >= {*views, "open_positions", "rejection_reasons", "slippage", "candle_gaps"}
@@ -435,7 +426,7 @@ def test_without_a_name_it_lists_what_there_is(capsys: pytest.CaptureFixture[str
 @pytest.mark.usefixtures("rig")
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="no view or query 'daily_pln'; did you mean daily_pnl"):
-        run("query", "daily_pln")
+        run_command("history", "query", "daily_pln")
 
 
 def test_a_view_of_the_users_own_is_asked_like_the_others(rig: HistoryRig, ask: Any) -> None:
@@ -444,7 +435,7 @@ def test_a_view_of_the_users_own_is_asked_like_the_others(rig: HistoryRig, ask: 
     assert ask("mine", "--from", "2025-05-09T00:00Z") == [{"day": "2025-05-09", "price": "1.5"}]
     assert ask("mine", "--from", "2025-05-09T00:01Z") == []
     with pytest.raises(UsageError, match="mine has no column for symbol; it has day, price"):
-        run("query", "mine", "--symbol", "X")
+        run_command("history", "query", "mine", "--symbol", "X")
 
 
 def test_a_query_changes_nothing(rig: HistoryRig) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import threading
 from datetime import UTC, date, datetime, timedelta
@@ -11,8 +10,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from console_rig import run_command
 from history_rig import HistoryRig
-from tradetape.console.commands import history
 from tradetape.console.errors import UsageError
 from tradetape.schemas import Fill, MarketCondition, Side
 from tradetape.sinks.errors import DatabaseUnavailable
@@ -34,13 +33,6 @@ def months_ago(count: int) -> datetime:
 def rig(kafka: str, topic_prefix: str, postgres: str, monkeypatch: pytest.MonkeyPatch) -> HistoryRig:
     monkeypatch.setenv("DATABASE_URL", postgres)
     return HistoryRig(kafka=kafka, prefix=topic_prefix, dsn=postgres)
-
-
-def run(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    history.register(parser.add_subparsers())
-    args = parser.parse_args(["history", *words])
-    return int(args.run(args))
 
 
 def condition(at: datetime, name: str = "c") -> MarketCondition:
@@ -77,7 +69,7 @@ def test_partitions_tell_rows_bytes_and_span_of_each_month(rig: HistoryRig, caps
     rig.store()
     capsys.readouterr()
 
-    assert run("partitions", "--json", "--table", "market_conditions") == 0
+    assert run_command("history", "partitions", "--json", "--table", "market_conditions") == 0
 
     found = {one["month"]: one for one in json.loads(capsys.readouterr().out)}
     assert list(found) == [f"{months_ago(number):%Y-%m}" for number in (2, 1, 0)]
@@ -87,7 +79,7 @@ def test_partitions_tell_rows_bytes_and_span_of_each_month(rig: HistoryRig, caps
     assert datetime.fromisoformat(one["first"]) == two_ago
     assert datetime.fromisoformat(one["last"]) == two_ago + timedelta(days=1)
 
-    assert run("partitions") == 0
+    assert run_command("history", "partitions") == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["fills", f"{two_ago:%Y-%m}", "1"] in [line[:3] for line in lines]
 
@@ -98,21 +90,21 @@ def test_retain_says_first_and_drops_only_when_told(rig: HistoryRig, capsys: pyt
     all_months = [months_ago(number).date() for number in (4, 3, 2, 1, 0)]
     capsys.readouterr()
 
-    assert run("retain", "--months", "2") == 0
+    assert run_command("history", "retain", "--months", "2") == 0
     said = capsys.readouterr().out.splitlines()
     assert [line.split(",")[0] for line in said] == [
         f"would drop market_conditions {months_ago(number):%Y-%m}" for number in (4, 3)
     ]
     assert kept(rig) == all_months
 
-    assert run("retain", "--months", "2", "--apply") == 0
+    assert run_command("history", "retain", "--months", "2", "--apply") == 0
     assert [line.replace("dropped", "would drop") for line in capsys.readouterr().out.splitlines()] == said
     assert kept(rig) == all_months[2:]
     assert kept(rig, "fills") == all_months, "money is kept for ever"
     noted = rig.rows("SELECT table_name, month FROM tradetape.dropped_months ORDER BY month")
     assert [(row["table_name"], row["month"]) for row in noted] == [("market_conditions", m) for m in all_months[:2]]
 
-    assert run("retain", "--months", "2", "--apply") == 0
+    assert run_command("history", "retain", "--months", "2", "--apply") == 0
     assert capsys.readouterr().out == ""
 
 
@@ -120,7 +112,7 @@ def test_retain_says_first_and_drops_only_when_told(rig: HistoryRig, capsys: pyt
 @pytest.mark.parametrize("table", ["fills", "trades", "sink_offsets", "no_such"])
 def test_what_is_kept_for_ever_is_refused(table: str) -> None:
     with pytest.raises(UsageError, match=f"{table} is kept for ever"):
-        run("retain", "--months", "2", "--table", table, "--apply")
+        run_command("history", "retain", "--months", "2", "--table", table, "--apply")
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,14 @@ That a sink's work needs no more is shown by all other tests of it: their sinks 
 
 from __future__ import annotations
 
-import argparse
 from datetime import UTC, datetime
 
 import psycopg
 import pytest
 from psycopg.errors import InsufficientPrivilege
 
+from console_rig import run_command
 from history_rig import HistoryRig, login_of
-from tradetape.console.commands import history
 from tradetape.schemas import MarketCondition
 from tradetape.sinks.errors import RolesRefused
 from tradetape.sinks.history.migrate import Migration, migrate, shipped
@@ -107,26 +106,19 @@ def test_a_sink_without_other_rights_ends_the_session_of_the_owner_before_it(rig
     second.close()
 
 
-def run(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    history.register(parser.add_subparsers())
-    args = parser.parse_args(["history", *words])
-    return int(args.run(args))
-
-
 def test_what_is_printed_is_what_is_applied(
     rig: HistoryRig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A database administrator may run it with psql, and `--apply` after that changes nothing."""
     capsys.readouterr()
-    assert run("roles", "--print") == 0
+    assert run_command("history", "roles", "--print") == 0
     with psycopg.connect(rig.dsn) as connection:
         connection.execute(capsys.readouterr().out.encode())
     monkeypatch.setenv("DATABASE_URL", rig.dsn)
-    assert run("roles", "--apply") == 0
+    assert run_command("history", "roles", "--apply") == 0
 
 
 def test_whoever_may_not_make_roles_is_told_what_to_do(rig: HistoryRig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", login_of(rig.dsn, "tradetape_reader"))
     with pytest.raises(RolesRefused, match="--print"):
-        run("roles", "--apply")
+        run_command("history", "roles", "--apply")

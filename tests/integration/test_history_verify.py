@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -11,8 +10,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from console_rig import run_command
 from history_rig import HistoryRig
-from tradetape.console.commands import history
 from tradetape.schemas import (
     Action,
     Codec,
@@ -76,11 +75,8 @@ def verify(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Found
     """Runs the command; its exit code and what it says of each table."""
 
     def verify(*options: str) -> tuple[int, Found]:
-        parser = argparse.ArgumentParser()
-        history.register(parser.add_subparsers())
-        args = parser.parse_args(["history", "verify", "--json", *options])
         capsys.readouterr()
-        code = int(args.run(args))
+        code = run_command("history", "verify", "--json", *options)
         return code, {one["table"]: one for one in json.loads(capsys.readouterr().out)}
 
     return verify

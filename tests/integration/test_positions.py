@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from decimal import Decimal
@@ -14,19 +15,22 @@ import pytest
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from history_rig import HistoryRig
+from history_rig import EngineThread, HistoryRig
 from positions_rig import START, Story, at, closes_of, content
 from streams_rig import DEADLINE_S, WorkerProcess, now
 from topics_rig import TopicsRig
 from tradetape.console import topics
+from tradetape.producers.connection import KafkaSettings
 from tradetape.schemas import (
     Action,
     Candle,
+    Codec,
     DecisionOutcome,
     Direction,
     DispatchOutcome,
     Fill,
     IndicatorUpdate,
+    RunMode,
     Side,
     SignalDecision,
     Trade,
@@ -34,8 +38,15 @@ from tradetape.schemas import (
     TradeDispatch,
     TradeSignal,
 )
+from tradetape.streams.dead_letters import MemoryDeadLetters
+from tradetape.streams.effects import KafkaEffects
+from tradetape.streams.engines.kafka import KafkaEngine
+from tradetape.streams.positions.past import Decoded, Past
+from tradetape.streams.processors.positions import Positions
+from tradetape.streams.reading_turn import ReadingTurn
 from tradetape.streams.record import Record
 from tradetape.streams.tape import Tape
+from tradetape.streams.topic_reader import TopicReader
 from waiting import eventually
 
 SYMBOLS = tuple(f"COIN{number}USDT" for number in range(6))
@@ -50,8 +61,8 @@ class Market:
         self.catalogue, self.kafka = rig.catalogue, rig.kafka
         self.group = f"{prefix}positions"
         self._prefix, self._folder = prefix, folder
-        self._admin = AdminClient({"bootstrap.servers": servers})
-        self._producer = Producer({"bootstrap.servers": servers, "partitioner": "murmur2_random"})
+        self._admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
+        self._producer = Producer({"bootstrap.servers": servers, "partitioner": "murmur2_random", "log_level": 0})
 
     def write(self, records: list[Record]) -> None:
         """Put records onto their topics, partitioned by their keys."""
@@ -189,6 +200,48 @@ def test_several_workers_are_given_the_partitions_of_one_number_together(
     for one in closes:
         assert content(one) == wanted[one.trade_id]
         assert one.min_price is not None or not one.fill_ids
+
+
+class SlowPast(Past):
+    """A past that takes its time, as a long one does."""
+
+    def read(self, *arguments: Any, **more: Any) -> Iterator[Decoded]:
+        for one in super().read(*arguments, **more):
+            time.sleep(0.1)
+            yield one
+
+
+@pytest.mark.long
+def test_a_past_that_takes_longer_than_kafka_waits_for_a_poll_is_read_in_turns_by_a_member_that_stays(
+    market: Market, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = stories(market)
+    wanted = expected(told)
+    market.write(mixed(told, seed=7))
+    kafka = KafkaSettings(
+        bootstrap_servers=market.kafka.bootstrap_servers,
+        options={"max.poll.interval.ms": "6000", "session.timeout.ms": "6000"},
+    )
+    codec, letters = Codec(market.catalogue), MemoryDeadLetters("positions")
+    reader, effects = TopicReader(kafka), KafkaEffects(worker="positions", codec=codec, kafka=kafka)
+    processor = Positions(
+        codec=codec, past=SlowPast(reader=reader, codec=codec), effects=effects, dead_letters=letters,
+        run_mode=RunMode.PAPER, turn=ReadingTurn(3.0),
+    )  # fmt: skip
+    thread = EngineThread(KafkaEngine(processor=processor, kafka=kafka, group=market.group, dead_letters=letters))
+    began = time.monotonic()
+    thread.start()
+    eventually("all is closed", lambda: {one.trade_id for one in market.closes()} == wanted.keys(), timeout_s=180.0)
+    took_s = time.monotonic() - began
+    thread.end()
+    effects.close()
+    reader.close()
+    assert thread.failure is None
+    assert took_s > 6, "it took longer than Kafka waits"
+    assert "maximum poll interval" not in caplog.text
+    assert len(market.closes()) == len(wanted)
+    for one in market.closes():
+        assert content(one) == wanted[one.trade_id]
 
 
 def test_every_closed_trade_in_the_history_walks_back_to_its_signal_its_decision_and_its_indicators(

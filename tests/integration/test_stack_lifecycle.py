@@ -93,9 +93,9 @@ def store(stack: LocalStack) -> str:
     """Put one and the same new word into every service, acknowledged; the word."""
     word = f"w{uuid.uuid4().hex[:12]}"
     environment = stack.environment()
-    admin = AdminClient({"bootstrap.servers": environment["KAFKA_BOOTSTRAP_SERVERS"]})
+    admin = AdminClient({"bootstrap.servers": environment["KAFKA_BOOTSTRAP_SERVERS"], "log_level": 0})
     admin.create_topics([NewTopic(word, 1, 1)])[word].result(DEADLINE_S)
-    producer = Producer({"bootstrap.servers": environment["KAFKA_BOOTSTRAP_SERVERS"], "acks": "all"})
+    producer = Producer({"bootstrap.servers": environment["KAFKA_BOOTSTRAP_SERVERS"], "acks": "all", "log_level": 0})
     producer.produce(word, word.encode())
     assert producer.flush(DEADLINE_S) == 0
     with psycopg.connect(environment["DATABASE_URL"]) as connection:

@@ -59,8 +59,8 @@ class Venue:
         self.redis = redis_client.Redis.from_url(redis_url, decode_responses=True)
         self._servers, self._prefix, self._redis_url, self._folder = servers, prefix, redis_url, folder
         self._offsets: dict[str, GroupOffsets] = {}
-        self._admin = AdminClient({"bootstrap.servers": servers})
-        self._producer = Producer({"bootstrap.servers": servers, "partitioner": "murmur2_random"})
+        self._admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
+        self._producer = Producer({"bootstrap.servers": servers, "partitioner": "murmur2_random", "log_level": 0})
         topics.apply(topics.admin_client(KafkaSettings(bootstrap_servers=servers)), self.catalogue)
 
     def write(self, values: list[tuple[str, bytes, bytes | None]]) -> list[Place]:

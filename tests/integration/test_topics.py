@@ -176,7 +176,7 @@ def test_more_replicas_than_brokers_are_refused_in_one_sentence(admin: AdminClie
 
 def test_list_counts_records_over_all_partitions(kafka: str, admin: AdminClient, catalogue: Catalogue) -> None:
     topics.apply(admin, catalogue, partitions=3)
-    producer = Producer({"bootstrap.servers": kafka})
+    producer = Producer({"bootstrap.servers": kafka, "log_level": 0})
     for number in range(11):
         producer.produce(f"{catalogue.prefix}fills", b"x", partition=number % 3)
     assert producer.flush(TIMEOUT_S) == 0

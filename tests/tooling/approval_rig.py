@@ -32,6 +32,7 @@ from tradetape.streams.approval.tape_memory import TapeMemory
 from tradetape.streams.dead_letters import MemoryDeadLetters
 from tradetape.streams.effects import Effects, KafkaEffects
 from tradetape.streams.processors.approval import Approval
+from tradetape.streams.reading_turn import ReadingTurn
 from tradetape.streams.record import Record
 from tradetape.streams.tape import Tape
 
@@ -113,13 +114,14 @@ class ApprovalRig(TopicsRig):
         memory: Memory | None = None,
         run_mode: RunMode = RunMode.PAPER,
         settle_s: float = 0.0,
+        turn: ReadingTurn | None = None,
         now_us: Callable[[], int] = wall_clock_us,
     ) -> Approval:
         """A worker as a new process would be; one that takes nothing for on its way, unless told how long."""
         return Approval(
             codec=self.codec, memory=memory or self.memory(), tape=self.tape_memory(run_mode),
             effects=effects or self.effects(), dead_letters=self.letters, run_mode=run_mode, policy=policy,
-            settle_s=settle_s, now_us=now_us,
+            settle_s=settle_s, turn=turn, now_us=now_us,
         )  # fmt: skip
 
     def on_tape(self, event_class: type[EventT]) -> list[EventT]:

@@ -1,4 +1,4 @@
-"""The installed `tradetape` command, run as a user runs it: in a process of its own, with an environment of its own."""
+"""The `tradetape` command: as a user runs it, in a process of its own with an environment of its own, or in this one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+from tradetape.console import cli
 
 COMMAND = Path(sys.executable).with_name("tradetape")
 TIMEOUT_S = 120
@@ -25,3 +27,9 @@ def tradetape(*words: str, environment: Mapping[str, str]) -> subprocess.Complet
     return subprocess.run(
         [str(COMMAND), *words], env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
+
+
+def run_command(*words: str) -> int:
+    """Run a command in this process; its exit code. What it raises is raised, and not turned into a sentence."""
+    args = cli._parser().parse_args(words)
+    return int(args.run(args))

@@ -1,7 +1,8 @@
 """`tradetape work dispatch` as a process that dies of kill -9 at a step of its choice: `dispatch_process.py STEP KEY WORDS…`.
 
 STEP is "before" or "after" and a seam of SEAMS, such as "after call"; KEY is the idempotency key of the order at which it
-dies, under any other the worker lives on. The worker is the installed one: only its seams are wrapped.
+dies, under any other the worker lives on. With "stopped" in front, such as "stopped before call", it sends itself SIGSTOP
+instead, and goes on from there when it is woken. The worker is the installed one: only its seams are wrapped.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tradetape.sinks.dispatch.webhook import WebhookExecutor
 SEAMS = ("intent", "intent on tape", "call", "outcome", "outcome on tape", "offset")
 STEPS = [f"{when} {seam}" for seam in SEAMS for when in ("before", "after")]
 """Every moment at which a dispatcher may die, in their order."""
+STOPPED = "stopped "
 
 
 def _named(seam: str, arguments: tuple[Any, ...], current: dict[str, str]) -> list[str | None]:
@@ -37,17 +39,19 @@ def _named(seam: str, arguments: tuple[Any, ...], current: dict[str, str]) -> li
 
 
 def wrap(owner: type, method: str, seam: str, step: str, key: str, current: dict[str, str]) -> None:
-    """Die before or after this call, where it is the step and about the order."""
+    """Die or stop before or after this call, where it is the step and about the order."""
     original: Callable[..., Any] = getattr(owner, method)
+    number = signal.SIGSTOP if step.startswith(STOPPED) else signal.SIGKILL
+    step = step.removeprefix(STOPPED)
 
     def wrapped(*arguments: Any, **named: Any) -> Any:
         is_it = step.endswith(f" {seam}") and key in _named(seam, arguments, current)
         _named(seam, arguments, current)
         if is_it and step.startswith("before"):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
         found = original(*arguments, **named)
-        if is_it:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if is_it and step.startswith("after"):
+            os.kill(os.getpid(), number)
         return found
 
     setattr(owner, method, wrapped)

@@ -19,8 +19,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from history_rig import EngineThread, HistoryRig, login_of
-from tradetape.console import dispatch_worker
+from history_rig import EngineThread, HistoryRig, at_work, login_of
+from tradetape.console.workers import dispatch_executors
 from tradetape.producers import Producer
 from tradetape.producers.settings import Settings
 from tradetape.schemas import Action, Candle, Codec, Direction, Event, Fill, RunMode, Trade, TradeDispatch
@@ -102,25 +102,30 @@ class DispatchRig(HistoryRig):
             dsn=self.dispatch_dsn, sink=NAME, topic_uuid=TopicIds(self.kafka),
             trades_topic=codec.catalogue.topic_name(codec.catalogue.by_class(Trade)),
         )  # fmt: skip
-        tell = Telling(KafkaEffects(worker=NAME, codec=codec, kafka=self.kafka)).tell
+        telling = Telling(KafkaEffects(worker=NAME, codec=codec, kafka=self.kafka))
         dispatcher = Dispatcher(
-            intents=intents, tell=tell, executor=executor, now_us=lambda: time.time_ns() // 1_000,
+            intents=intents, tell=telling.tell, executor=executor, now_us=lambda: time.time_ns() // 1_000,
             clock=lambda _: int((NOON + timedelta(hours=1)).timestamp() * 1_000_000),
         )  # fmt: skip
         return DispatchSink(
             codec=codec, intents=intents, dispatcher=dispatcher, executor=executor, reader=TopicReader(self.kafka),
-            dead_letters=MemoryDeadLetters(NAME), run_mode=run_mode, **more,
+            telling=telling, dead_letters=MemoryDeadLetters(NAME), run_mode=run_mode, **more,
         )  # fmt: skip
 
-    def sink_by(self, *words: str, run_mode: str = "PAPER") -> DispatchSink:
-        """The dispatcher that `tradetape work dispatch` makes of these options."""
+    def sink_by(self, *words: str, run_mode: str = "PAPER", **more: Any) -> DispatchSink:
+        """The dispatcher that `tradetape work dispatch` makes of these options, and of more settings."""
         parser = argparse.ArgumentParser()
-        dispatch_worker.add_arguments(parser)
+        dispatch_executors.add_arguments(parser)
         settings = Settings(
-            kafka_bootstrap_servers=self.kafka.bootstrap_servers, database_url=self.dispatch_dsn, run_mode=run_mode
+            kafka_bootstrap_servers=self.kafka.bootstrap_servers,
+            database_url=self.dispatch_dsn,
+            run_mode=run_mode,
+            **more,
         )
         letters: Any = MemoryDeadLetters(NAME)
-        return dispatch_worker.sink_of(parser.parse_args(words), settings, self.kafka, self.codec, letters, Progress())
+        return dispatch_executors.sink_of(
+            parser.parse_args(words), settings, self.kafka, self.codec, letters, Progress()
+        )
 
     @contextmanager
     def dispatching(self, sink: DispatchSink) -> Iterator[EngineThread]:
@@ -130,15 +135,8 @@ class DispatchRig(HistoryRig):
             processor=sink, kafka=self.kafka, group=f"{self.catalogue.prefix}{self._groups}",
             dead_letters=sink._dead_letters,
         )  # fmt: skip
-        thread = EngineThread(engine)
-        thread.start()
-        try:
+        with at_work(engine, close=sink.close) as thread:
             yield thread
-        finally:
-            thread.end()
-            sink.close()
-            if thread.failure is not None:
-                raise thread.failure
 
     def dispatch_all(self, sink: DispatchSink) -> None:
         """Run a dispatcher until its offsets are behind every trade that is on the tape now."""

@@ -21,10 +21,9 @@ from typing import Any, NamedTuple
 from dispatch_rig import DispatchRig, OrderServer
 from streams_rig import WorkerProcess
 from tradetape.producers import Producer
-from tradetape.schemas import Action, Candle, Direction, Fill, RunMode, Side, TradeSignal
+from tradetape.schemas import Action, Candle, Direction, Fill, RunMode, Side, TradeSignal, names
 
 VENUE = "binance-usdm"
-MINUTE = timedelta(minutes=1)
 
 
 class Exchange:
@@ -116,63 +115,65 @@ VALID_FOR = timedelta(minutes=240)
 
 
 class Role(NamedTuple):
-    """A worker of the flow: its name and its command."""
+    """A worker of the flow: its name, its command, and what its environment has besides the others'."""
 
     name: str
     words: tuple[str, ...]
+    environment: Mapping[str, str] = {}
 
 
 class Crew:
-    """The workers, two of each role, of which chance kills and pauses some; whoever has ended is started again."""
+    """The workers, two of each role; whoever has ended is started again, as a supervisor would."""
 
-    def __init__(
-        self, roles: Sequence[Role], *, environment: Mapping[str, str], folder: Path, chance: random.Random
-    ) -> None:
+    def __init__(self, roles: Sequence[Role], *, environment: Mapping[str, str], folder: Path) -> None:
         self.struck: list[str] = []
         """What was done to whom."""
-        self._roles = [role for role in roles for _ in range(2)]
+        self.roles = [role for role in roles for _ in range(2)]
         self._environment = environment
         self._folder = folder
-        self._chance = chance
-        self._workers = [self._started(role) for role in self._roles]
+        self._workers = [self._started(role) for role in self.roles]
         self._paused: dict[int, float] = {}
         """By place, and until when."""
-        self._next_at = time.monotonic() + START_S
 
     def _started(self, role: Role) -> WorkerProcess:
         words = ["-m", "tradetape.console", "work", *role.words]
-        return WorkerProcess(words, environment=self._environment, log=self._folder / f"{role.name}.log")
+        environment = {**self._environment, **role.environment}
+        return WorkerProcess(words, environment=environment, log=self._folder / f"{role.name}.log")
 
-    def step(self) -> None:
-        """Wake whom it is time for, start who has ended, and strike somebody now and then."""
+    def kill_one(self, place: int) -> None:
+        """kill -9."""
+        self._paused.pop(place, None)
+        self._workers[place].kill()
+        self.struck.append(f"{self.roles[place].name} killed")
+
+    def pause(self, place: int, for_s: float) -> None:
+        """SIGSTOP, as a machine is suspended; whoever is paused already is killed."""
+        if place in self._paused:
+            self.kill_one(place)
+            return
+        self._workers[place].signal("STOP")
+        self._paused[place] = time.monotonic() + for_s
+        self.struck.append(f"{self.roles[place].name} paused")
+
+    def rebalance(self, place: int) -> None:
+        """TERM: it leaves its group in order, and comes back."""
+        if place in self._paused:
+            self._wake(place)
+        self._workers[place].signal("TERM")
+        self.struck.append(f"{self.roles[place].name} rebalanced")
+
+    def mend(self) -> None:
+        """Wake whom it is time for, and start whoever has ended."""
         now = time.monotonic()
         for place in [one for one, until in self._paused.items() if until <= now]:
             self._wake(place)
-        self.mend()
-        if now >= self._next_at:
-            self._next_at = now + self._chance.uniform(*BETWEEN_S)
-            self._strike(self._chance.randrange(len(self._workers)), now)
-
-    def _strike(self, place: int, now: float) -> None:
-        name = self._roles[place].name
-        if place in self._paused or self._chance.random() < 0.5:
-            self._paused.pop(place, None)
-            self._workers[place].kill()
-            self.struck.append(f"{name} killed")
-        else:
-            self._workers[place].signal("STOP")
-            self._paused[place] = now + self._chance.uniform(*PAUSE_S)
-            self.struck.append(f"{name} paused")
+        for place, worker in enumerate(self._workers):
+            if worker.has_ended:
+                self._workers[place] = self._started(self.roles[place])
 
     def _wake(self, place: int) -> None:
         del self._paused[place]
         self._workers[place].signal("CONT")
-
-    def mend(self) -> None:
-        """What a supervisor does."""
-        for place, worker in enumerate(self._workers):
-            if worker.has_ended:
-                self._workers[place] = self._started(self._roles[place])
 
     def wake_all(self) -> None:
         """No more pauses."""
@@ -184,6 +185,26 @@ class Crew:
         for worker in self._workers:
             if not worker.has_ended:
                 worker.kill()
+
+
+class Chance:
+    """Kills and pauses workers of a crew at random moments."""
+
+    def __init__(self, crew: Crew, chance: random.Random) -> None:
+        self._crew = crew
+        self._chance = chance
+        self._next_at = time.monotonic() + START_S
+
+    def step(self) -> None:
+        """Mend the crew, and strike somebody now and then."""
+        self._crew.mend()
+        if time.monotonic() >= self._next_at:
+            self._next_at = time.monotonic() + self._chance.uniform(*BETWEEN_S)
+            place = self._chance.randrange(len(self._crew.roles))
+            if self._chance.random() < 0.5:
+                self._crew.kill_one(place)
+            else:
+                self._crew.pause(place, self._chance.uniform(*PAUSE_S))
 
 
 START_S = 8.0
@@ -201,7 +222,8 @@ class FlowRig(DispatchRig):
         self.policy = folder / "policy.toml"
         self.policy.write_text(policy)
         self._folder = folder
-        self._redis_url = redis_url
+        self.redis_url = redis_url
+        self.redis_prefix = prefix.rstrip(".")
 
     def tape_of_bot(self) -> Producer:
         """What the bot and the exchange emit by."""
@@ -210,31 +232,44 @@ class FlowRig(DispatchRig):
             run_mode=RunMode.PAPER,
         )  # fmt: skip
 
-    def crew(self, server: OrderServer, chance: random.Random) -> Crew:
-        """The workers of approval, dispatch to this far side, and positions."""
+    def is_stored(self) -> bool:
+        """Whether the history has come to the end of the tape."""
+        rows = self.rows("SELECT topic, partition, next_offset FROM tradetape.sink_offsets WHERE sink = 'history'")
+        stored = {(row["topic"], row["partition"]): row["next_offset"] or 0 for row in rows}
+        return all(stored.get(place, 0) >= end for place, end in self.ends().items())
+
+    def crew(self, server: OrderServer, *options: str, keeps: bool = False) -> Crew:
+        """The workers of approval, dispatch to this far side, and positions; those that keep history and state as well."""
         prefix = self.catalogue.prefix
         roles = [
             Role("approval", ("approval", "--group", f"{prefix}approval")),
-            Role("dispatch", ("dispatch", "--group", f"{prefix}dispatch", "--executor", "webhook", "--webhook-url", server.url)),
+            Role("dispatch", ("dispatch", "--group", f"{prefix}dispatch", "--executor", "webhook",
+                              "--webhook-url", server.url, *options)),
             Role("positions", ("positions", "--group", f"{prefix}positions")),
         ]  # fmt: skip
+        if keeps:
+            roles.append(Role("history", ("history", "--group", f"{prefix}history"), {"DATABASE_URL": self.sink_dsn}))
+            roles.append(Role("state", ("state", "--group", f"{prefix}state")))
         environment = {
-            **self.worker_environment(), "REDIS_URL": self._redis_url, "TRADETAPE_REDIS_PREFIX": prefix.rstrip("."),
+            **self.worker_environment(), "REDIS_URL": self.redis_url, "TRADETAPE_REDIS_PREFIX": self.redis_prefix,
             "TRADETAPE_POLICY_FILE": str(self.policy),
         }  # fmt: skip
-        return Crew(roles, environment=environment, folder=self._folder, chance=chance)
+        return Crew(roles, environment=environment, folder=self._folder)
 
 
-def real_bars(folder: Path, symbols: Sequence[str], count: int) -> Iterator[Sequence[Candle]]:
-    """The first one-minute candles of these symbols, minute by minute."""
-    return zip(*(list(islice(_candles(folder, symbol), count)) for symbol in symbols), strict=True)
+def real_bars(folder: Path, symbols: Sequence[str], count: int, timeframe: str = "1m") -> Iterator[Sequence[Candle]]:
+    """The first candles of these symbols, bar by bar."""
+    return zip(*(list(islice(_candles(folder, symbol, timeframe), count)) for symbol in symbols), strict=True)
 
 
-def _candles(folder: Path, symbol: str) -> Iterator[Candle]:
-    with gzip.open(folder / "klines" / f"{VENUE}_{symbol}_1m.csv.gz", "rt", encoding="utf-8", newline="") as lines:
+def _candles(folder: Path, symbol: str, timeframe: str) -> Iterator[Candle]:
+    length = timedelta(microseconds=names.timeframe_us(timeframe))
+    path = folder / "klines" / f"{VENUE}_{symbol}_{timeframe}.csv.gz"
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as lines:
         for line in csv.DictReader(lines):
             opened = datetime.fromtimestamp(int(line["open_time_ms"]) // 1_000, UTC)
             yield Candle(
-                venue=VENUE, symbol=symbol, timeframe="1m", open_time=opened, close_time=opened + MINUTE, is_final=True,
-                open=line["open"], high=line["high"], low=line["low"], close=line["close"], volume=line["volume"],
+                venue=VENUE, symbol=symbol, timeframe=timeframe, open_time=opened, close_time=opened + length,
+                is_final=True, open=line["open"], high=line["high"], low=line["low"], close=line["close"],
+                volume=line["volume"],
             )  # fmt: skip

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,7 +27,7 @@ from tradetape.console import topics
 from tradetape.producers import Producer
 from tradetape.producers.connection import KafkaSettings
 from tradetape.producers.producer import Overflow
-from tradetape.schemas import CATALOGUE, Catalogue
+from tradetape.schemas import CATALOGUE, Catalogue, MarketCondition
 from tradetape.schemas.avro_schema import without_logical_types
 from tradetape.schemas.catalogue import EventType
 from tradetape.sinks.history import roles
@@ -35,10 +36,14 @@ from tradetape.sinks.history.sink import HistorySink
 from tradetape.streams.dead_letters import DeadLetters, KafkaDeadLetters, MemoryDeadLetters
 from tradetape.streams.engines.kafka import KafkaEngine, Limits
 from tradetape.streams.groups import TopicIds
+from tradetape.streams.processor import Partition
 from tradetape.streams.record import Record
 from waiting import eventually
 
 DEADLINE_S = 60.0
+START = datetime(2025, 6, 1, tzinfo=UTC)
+"""When the first of the conditions is, which a test emits that only counts events; one each second."""
+SYMBOLS = tuple(f"COIN{number}USDT" for number in range(16))
 
 
 class HistoryRig:
@@ -70,10 +75,34 @@ class HistoryRig:
         headers: list[tuple[str, str | bytes | None]] | None = None,
     ) -> None:
         """Raw records, (key, value) each, onto a topic."""
-        client = RawProducer({"bootstrap.servers": self.kafka.bootstrap_servers, "partitioner": "murmur2_random"})
+        client = RawProducer(
+            {"bootstrap.servers": self.kafka.bootstrap_servers, "partitioner": "murmur2_random", "log_level": 0}
+        )
         for key, value in values:
             client.produce(topic, value=value, key=key, headers=headers or [])
         assert client.flush(DEADLINE_S) == 0
+
+    @property
+    def conditions_topic(self) -> str:
+        """The topic of market conditions."""
+        return self.catalogue.topic_name(self.catalogue.by_class(MarketCondition))
+
+    def conditions_partitions(self) -> list[Partition]:
+        """Its partitions."""
+        return [Partition(self.conditions_topic, number) for number in range(topics.LOCAL_PARTITIONS)]
+
+    def emit_conditions(self, numbers: range, *, note: str = "") -> set[str]:
+        """Emit conditions of many symbols; their ids."""
+        with self.producer() as tape:
+            return {
+                str(tape.emit(
+                    MarketCondition(
+                        venue="v", symbol=SYMBOLS[number % len(SYMBOLS)], scope="s", condition="c",
+                        event_time=START + timedelta(seconds=number), tags={"note": note},
+                    )
+                ).event_id)
+                for number in numbers
+            }  # fmt: skip
 
     def sink(self, *, dsn: str | None = None, dead_letters: DeadLetters | None = None) -> HistorySink:
         """A history sink onto the test's database; dead letters stay in memory unless given a place."""
@@ -98,22 +127,20 @@ class HistoryRig:
             dead_letters=sink._dead_letters,
             limits=Limits(max_batch_records=max_batch_records),
         )
-        thread = EngineThread(engine)
-        thread.start()
-        try:
+        with at_work(engine, close=sink.close) as thread:
             yield thread
-        finally:
-            thread.end()
-            sink.close()
-        if thread.failure is not None:
-            raise thread.failure
 
     def store(self, sink: HistorySink | None = None) -> HistorySink:
         """Run a sink until the database has all that is on the tape now; the sink."""
-        sink, ends = sink or self.sink(), self.ends()
+        sink = sink or self.sink()
         with self.working(sink) as thread:
-            eventually("the history has caught up", lambda: self.has_come_to(ends) or thread.failure is not None)
+            self.catch_up(thread)
         return sink
+
+    def catch_up(self, thread: EngineThread) -> None:
+        """Wait until the database has all that is on the tape now, or the sink has failed."""
+        ends = self.ends()
+        eventually("the history catches up", lambda: self.has_come_to(ends) or thread.failure is not None)
 
     def topics(self) -> list[str]:
         """The topics of events."""
@@ -186,12 +213,35 @@ class HistoryRig:
         """What is wrong with tape and history; `is_settled` where the sink has to have come to the end of the tape."""
         return self._evidence.verdict(ledger, is_settled=is_settled)
 
+    def assert_right(self, ledger: Ledger, *, emitted: int) -> Verdict:
+        """By the ledger nothing is wrong, and each event that was emitted is stored; the verdict."""
+        verdict = self.verdict(ledger)
+        print(verdict)
+        assert verdict.is_right, verdict
+        assert verdict.counts["emitted"] == verdict.counts["stored"] == emitted
+        assert verdict.counts["refused"] == verdict.counts["unreadable"]
+        return verdict
+
     def assert_every_event_once(self, *, is_settled: bool = True) -> int:
         """Tape and tables hold the same events, each once and as it was emitted, and nothing was refused; how many."""
         verdict = self.verdict(is_settled=is_settled)
         assert verdict.is_right, verdict
         assert verdict.counts["refused"] == 0, verdict
         return verdict.counts["stored"]
+
+
+@contextmanager
+def at_work(engine: KafkaEngine, *, close: Callable[[], None]) -> Iterator[EngineThread]:
+    """An engine at work in a thread; what it raises is raised at the end, when its processor is closed."""
+    thread = EngineThread(engine)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        thread.end()
+        close()
+        if thread.failure is not None:
+            raise thread.failure
 
 
 class EngineThread:

@@ -50,5 +50,5 @@ class ReplayRig:
 
     def topics(self, prefix: str) -> list[str]:
         """The topics whose names begin so."""
-        admin = AdminClient({"bootstrap.servers": self.environment["KAFKA_BOOTSTRAP_SERVERS"]})
+        admin = AdminClient({"bootstrap.servers": self.environment["KAFKA_BOOTSTRAP_SERVERS"], "log_level": 0})
         return sorted(name for name in admin.list_topics(timeout=20).topics if name.startswith(prefix))

@@ -10,11 +10,21 @@ from itertools import pairwise
 import pytest
 
 from tradetape.console.demo.bars import MINUTE, Bar, read_sample
-from tradetape.console.demo.bot import SOURCE, Bot, leaves_a_dip, market_condition
+from tradetape.console.demo.bot import SOURCE, Bot, Holding, leaves_a_dip, market_condition, reason_to_leave
 from tradetape.console.demo.chart import Chart, Reading
 from tradetape.producers.testing import RecordingProducer
-from tradetape.schemas import Action, Candle, Direction, IndicatorUpdate, MarketCondition, TradeSignal
+from tradetape.schemas import (
+    CATALOGUE,
+    Action,
+    Candle,
+    Direction,
+    IndicatorUpdate,
+    MarketCondition,
+    Trade,
+    TradeSignal,
+)
 from tradetape.schemas.names import CANONICAL_INDICATORS
+from tradetape.streams.approval.answering import trade_of
 
 DAY = 24 * 60
 
@@ -89,6 +99,12 @@ def test_the_histogram_before_is_the_one_of_the_bar_before() -> None:
         assert after.previous is before.values
 
 
+def closes_at(signal: TradeSignal) -> datetime:
+    """When the bar closed that it rests on."""
+    assert signal.bar_close_time is not None
+    return signal.bar_close_time
+
+
 def test_a_signal_rests_on_the_update_of_its_bar_by_id(emitted: RecordingProducer) -> None:
     updates = {update.event_id: update for update in emitted.of(IndicatorUpdate)}
     signals = emitted.of(TradeSignal)
@@ -100,11 +116,47 @@ def test_a_signal_rests_on_the_update_of_its_bar_by_id(emitted: RecordingProduce
         assert signal.causation_id == update_id
         assert signal.reference_price == update.close
         assert signal.indicators == {name: update.values[name] for name in signal.indicators}
-        assert signal.valid_until == update.bar_close_time + timedelta(minutes=5)
-        assert (signal.action, signal.direction) == (Action.ENTER, Direction.LONG)
+        assert signal.direction is Direction.LONG
 
 
-def test_signals_are_exactly_the_dips_that_ended_above_the_long_average(emitted: RecordingProducer) -> None:
+def test_a_position_is_left_before_the_next_one_is_entered_and_named_by_the_trade_that_entered_it(
+    emitted: RecordingProducer,
+) -> None:
+    signals = emitted.of(TradeSignal)
+    assert [signal.action for signal in signals] == [Action.ENTER, Action.EXIT] * (len(signals) // 2)
+    for entry, leaving in zip(signals[::2], signals[1::2], strict=True):
+        trade = trade_of(entry, trades=CATALOGUE.by_class(Trade))
+        assert leaving.position_ref == trade.trade_id
+        assert closes_at(leaving) > closes_at(entry)
+        assert (entry.amount_quote, leaving.amount_quote) == (Decimal(100), None)
+        # What closes a position never expires, and what opens one not within a run.
+        assert leaving.valid_until is None
+        assert entry.valid_until is not None
+        assert entry.valid_until - closes_at(entry) > timedelta(days=3)
+        assert leaving.tags["exit_reason"] in ("overbought", "stop", "time")
+
+
+@pytest.mark.parametrize(
+    ("rsi", "close", "minutes", "reason", "status"),
+    [
+        (70.0, 100.0, 1, "overbought", "COMPLETED"),
+        (69.9, 89.9, 1, "stop", "STOPPED"),
+        (69.9, 90.0, 59, None, None),
+        (69.9, 90.0, 60, "time", "COMPLETED"),
+        (None, 90.0, 1, None, None),
+    ],
+)
+def test_a_position_is_left_when_overbought_below_its_stop_or_held_for_an_hour(
+    rsi: float | None, close: float, minutes: int, reason: str | None, status: str | None
+) -> None:
+    since = datetime(2025, 1, 1, tzinfo=UTC)
+    found = reason_to_leave(Holding("x", since, 90.0), {"rsi_14": rsi}, close=close, at=since + minutes * MINUTE)
+    assert (found and found.reason, found and found.status.value) == (reason, status)
+
+
+def test_signals_to_enter_are_dips_that_ended_above_the_long_average_while_nothing_was_held(
+    emitted: RecordingProducer,
+) -> None:
     updates = [update for update in emitted.of(IndicatorUpdate) if update.timeframe == "1m"]
     expected = [
         after.bar_close_time
@@ -113,7 +165,11 @@ def test_signals_are_exactly_the_dips_that_ended_above_the_long_average(emitted:
         and "ema_200" in after.values
         and float(after.close or 0) > after.values["ema_200"]
     ]
-    assert [signal.bar_close_time for signal in emitted.of(TradeSignal)] == expected
+    signals = emitted.of(TradeSignal)
+    held = [(closes_at(one), closes_at(other)) for one, other in zip(signals[::2], signals[1::2], strict=True)]
+    entered = [closes_at(signal) for signal in signals[::2]]
+    assert entered
+    assert entered == [at for at in expected if not any(since < at <= until for since, until in held)]
 
 
 def test_the_market_is_described_every_quarter_of_an_hour_once_the_averages_are_warm(

@@ -23,11 +23,12 @@ class Clock:
         return self.now
 
 
-def snapshot(emitted: int = 10, lag: int = 5) -> Snapshot:
+def snapshot(emitted: int = 10, lag: int = 5, coming: dict[str, int] | None = None) -> Snapshot:
     gauge = WorkerGauge(lag=lag, per_second=1.0)
     return Snapshot(
-        minutes=1, of_minutes=2, emitted=emitted, emitted_per_second=0.0, workers={"history": gauge}, latencies_s={}
-    )
+        minutes=1, of_minutes=2, emitted=emitted, emitted_per_second=0.0, workers={"history": gauge}, latencies_s={},
+        coming=coming,
+    )  # fmt: skip
 
 
 def test_a_rate_looks_at_the_last_three_seconds_only() -> None:
@@ -52,6 +53,16 @@ def test_a_run_that_moves_is_not_given_up_and_one_that_stands_still_is() -> None
     clock.now += 1
     with pytest.raises(DemoFailed, match="history 4"):
         stall.look(snapshot(lag=4))
+
+
+def test_what_follows_later_is_movement_too_and_is_named_when_it_stands_still() -> None:
+    clock = Clock()
+    stall = Stall(clock)
+    for count in (3, 2, 2):
+        stall.look(snapshot(lag=0, coming={"fills": count}))
+        clock.now += STALL_TIMEOUT_S + 1 - count
+    with pytest.raises(DemoFailed, match="still to come: 2 fills"):
+        stall.look(snapshot(lag=0, coming={"fills": 2}))
 
 
 def test_a_probe_measures_from_emission_until_the_event_is_there() -> None:

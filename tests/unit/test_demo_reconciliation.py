@@ -63,13 +63,13 @@ def reconciled(
     candles: list[Candle],
     *,
     tape: list[Record] | None = None,
-    emitted: list[Candle] | None = None,
+    expected: list[Candle] | None = None,
     rows: list[Candle] | None = None,
     dead: set[Place] | None = None,
 ) -> RecordLine:
     return reconcile_record(
         content(on_tape(candles) if tape is None else tape),
-        emitted=ids(candles if emitted is None else emitted),
+        expected=ids(candles if expected is None else expected),
         rows=ids(candles if rows is None else rows),
         dead_letters=dead or set(),
     )
@@ -81,7 +81,7 @@ def ids(events: list[Candle]) -> list[str]:
 
 def test_what_agrees_has_no_difference(candles: list[Candle]) -> None:
     line = reconciled(candles)
-    assert (line.emitted, line.on_topic, line.undecodable, line.in_postgres, line.dead_letters) == (5, 5, 0, 5, 0)
+    assert (line.expected, line.on_topic, line.undecodable, line.in_postgres, line.dead_letters) == (5, 5, 0, 5, 0)
     assert (line.difference, line.faults) == (0, ())
 
 
@@ -115,12 +115,12 @@ def test_a_row_that_stands_twice_is_found(candles: list[Candle]) -> None:
 def test_an_event_that_never_reached_the_topic_is_found(candles: list[Candle]) -> None:
     line = reconciled(candles, tape=on_tape(candles[:-1]), rows=candles[:-1])
     assert line.difference == 1
-    assert "emitted, but not on tradetape.candles" in line.faults[0]
+    assert "expected, but not on tradetape.candles" in line.faults[0]
 
 
-def test_an_event_that_the_bot_did_not_emit_is_found(candles: list[Candle]) -> None:
-    line = reconciled(candles, emitted=candles[:-1])
-    assert "never emitted" in line.faults[0]
+def test_an_event_that_nobody_expected_is_found(candles: list[Candle]) -> None:
+    line = reconciled(candles, expected=candles[:-1])
+    assert "but not expected" in line.faults[0]
 
 
 def test_an_event_that_was_sent_twice_counts_once(candles: list[Candle]) -> None:

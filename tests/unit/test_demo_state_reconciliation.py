@@ -84,7 +84,7 @@ def test_what_is_expected_is_the_newest_event_of_each_series(
     last = {type(event).__name__: event for event in emitted.events if getattr(event, "timeframe", "1m") == "1m"}
     assert expected[INDICATORS].fields["_id"] == last["IndicatorUpdate"].event_id
     assert expected[SIGNAL].fields["_id"] == last["TradeSignal"].event_id
-    assert expected[SIGNAL].fields["action"] == "ENTER"
+    assert expected[SIGNAL].fields["action"] == "EXIT"
     assert expected[MARKET].fields["condition"] in ("bullish", "bearish", "neutral")
 
 

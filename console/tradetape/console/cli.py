@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from tradetape.console import exit_codes
+from tradetape.console.parsers import CommandParser
 
 COMMANDS = (
     "stack", "demo", "doctor", "topics", "schemas", "tail", "dlq", "outbox", "state", "history", "policy", "dispatch",
@@ -22,7 +23,7 @@ COMMANDS = (
 
 _EPILOG = """\
 first steps:
-  tradetape demo                       real candles through the whole tape, and proof that none was lost
+  tradetape demo                       real candles to trades and their profit, and proof that nothing was lost
   tradetape up                         a Kafka, a PostgreSQL and a Redis of your own, on this machine
   tradetape tail trade-signals -n 5    the newest events of a topic, decoded
   tradetape doctor                     what is reachable, and what mends it
@@ -55,11 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="tradetape",
         description="The durable tape of a trading system.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")

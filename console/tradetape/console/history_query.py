@@ -9,18 +9,18 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tradetape.console import exit_codes
+from tradetape.console.parsers import Commands
 
 if TYPE_CHECKING:
     from tradetape.sinks.history.reports import Answer, Report
 
-_RAW = argparse.RawDescriptionHelpFormatter
 ROWS_ON_TERMINAL = 50
 
 
-def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def register(actions: Commands) -> None:
     """Add the command."""
     query = actions.add_parser(
-        "query", help="ask a view, or a query that is shipped", formatter_class=_RAW,
+        "query", run=_query, help="ask a view, or a query that is shipped",
         description="Print what a view or a shipped query says, newest first: a table on a terminal, CSV where stdout "
         "is piped. Without a name, list what there is. Nothing is changed.",
         epilog="examples:\n  tradetape history query\n  tradetape history query daily_pnl --symbol BTCUSDT\n"
@@ -39,7 +39,6 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     form = query.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="CSV, on a terminal too")
     form.add_argument("--json", action="store_true", help="one JSON document a line; decimals are text")
-    query.set_defaults(run=_query)
 
 
 def count(text: str) -> int:

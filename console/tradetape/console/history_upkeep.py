@@ -8,23 +8,22 @@ import sys
 
 from tradetape.console import exit_codes
 from tradetape.console.history_query import count
+from tradetape.console.parsers import Commands
 
-_RAW = argparse.RawDescriptionHelpFormatter
 _COLUMNS = ("table", "month", "rows", "bytes", "first", "last")
 
 
-def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def register(actions: Commands) -> None:
     """Add the commands."""
     partitions = actions.add_parser(
-        "partitions", help="the months of each table: rows, bytes, first and last event", formatter_class=_RAW,
+        "partitions", run=_partitions, help="the months of each table: rows, bytes, first and last event",
         description="Print every month of the history. Rows with ~ are PostgreSQL's own estimate.",
         epilog="example:\n  tradetape history partitions --table candles",
     )  # fmt: skip
     partitions.add_argument("--table", metavar="TABLE", help="only of this table")
-    partitions.add_argument("--json", action="store_true", help="one JSON document")
-    partitions.set_defaults(run=_partitions)
+    partitions.add_json()
     retain = actions.add_parser(
-        "retain", help="drop old months of market data", formatter_class=_RAW,
+        "retain", run=_retain, help="drop old months of market data",
         description="Drop the months before the current one and the N before it, one by one. Without --apply only say "
         "which. Decisions and money are kept for ever: only tables listed in tradetape.retention lose months.",
         epilog="examples:\n  tradetape history retain --months 24\n"
@@ -37,9 +36,8 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--table", action="append", default=[], metavar="TABLE", help="only of this table; may be given again"
     )
     retain.add_argument("--apply", action="store_true", help="do it")
-    retain.set_defaults(run=_retain)
     roles = actions.add_parser(
-        "roles", help="roles with least rights: owner, sink, reader, retention", formatter_class=_RAW,
+        "roles", run=_roles, help="roles with least rights: owner, sink, reader, retention",
         description="Make the roles tradetape_owner, tradetape_sink, tradetape_reader and tradetape_retention, and give "
         "them their rights; or print the statements. They have no login: GRANT them to the users that have one. All "
         "workers of one sink log in as one user.",
@@ -48,15 +46,13 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     form = roles.add_mutually_exclusive_group(required=True)
     form.add_argument("--print", action="store_true", dest="is_printed", help="print the statements")
     form.add_argument("--apply", action="store_true", help="do it; harmless when done already")
-    roles.set_defaults(run=_roles)
     promote = actions.add_parser(
-        "promote-indicator", help="give an indicator a column of its own", formatter_class=_RAW,
+        "promote-indicator", run=_promote, help="give an indicator a column of its own",
         description="Give an indicator that lies in `extra` a column of indicator_updates, and move its values there, "
         "while sinks go on writing. Harmless when done already.",
         epilog="example:\n  tradetape history promote-indicator rsi_21",
     )  # fmt: skip
     promote.add_argument("name", metavar="NAME", help="its name in extra, such as rsi_21")
-    promote.set_defaults(run=_promote)
 
 
 def _partitions(args: argparse.Namespace) -> int:

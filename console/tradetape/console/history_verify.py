@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 from tradetape.console import exit_codes
 from tradetape.console.history_query import instant
 from tradetape.console.json_text import print_json
+from tradetape.console.parsers import Commands
 
 if TYPE_CHECKING:
     from tradetape.schemas import Catalogue, EventType
     from tradetape.sinks.history.verification import Finding
 
-_RAW = argparse.RawDescriptionHelpFormatter
 KINDS = ("equal", "missing", "extra", "different", "refused", "pending", "dropped", "unchecked")
 
 
-def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def register(actions: Commands) -> None:
     """Add the command."""
     verify = actions.add_parser(
-        "verify", help="compare the history with the tape, by content", formatter_class=_RAW,
+        "verify", run=_verify, help="compare the history with the tape, by content",
         description="Read topics and tables for a stretch of event time and compare each event with its row, every "
         "column. refused: among the sink's dead letters; pending: not come to yet; dropped: by retention; unchecked: "
         "rows whose records are not on the tape (any more). Exit code 4 when a row is missing, extra or different.",
@@ -33,8 +33,7 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     verify.add_argument("--to", dest="end", metavar="TIME", help="up to this event time, without it")
     verify.add_argument("--topics", metavar="TOPIC,…", help="only these, with or without prefix (default: all)")
-    verify.add_argument("--json", action="store_true", help="one JSON document")
-    verify.set_defaults(run=_verify)
+    verify.add_json()
 
 
 def _verify(args: argparse.Namespace) -> int:

@@ -41,8 +41,10 @@ class _Kept(msgspec.Struct):
     subjects: _Found
 
 
-def codec_of(settings: Settings, catalogue: Catalogue = CATALOGUE) -> Codec:
-    """The codec of the catalogue on this environment's topics.
+def codec_of(
+    settings: Settings, catalogue: Catalogue = CATALOGUE, *, answer_timeout_s: float = ANSWER_TIMEOUT_S
+) -> Codec:
+    """The codec of the catalogue on this environment's topics; a registry has `answer_timeout_s` to tell its ids.
 
     Raises SettingsError for a damaged SCHEMA_REGISTRY_URL, NotRegistered when the registry lacks a schema,
     RegistryRefused, and RegistryUnreachable when it is away and was never asked from this machine.
@@ -54,7 +56,7 @@ def codec_of(settings: Settings, catalogue: Catalogue = CATALOGUE) -> Codec:
     from tradetape.schemas.registry import trusted
 
     def open_registry() -> Registry:
-        return registry_of(settings, timeout_s=ANSWER_TIMEOUT_S)
+        return registry_of(settings, timeout_s=answer_timeout_s)
 
     registry = open_registry()
     kept_at = _kept_at(registry.address, on_topics.prefix, settings.cache)

@@ -6,6 +6,7 @@ StreamsError
 ├── DeadLettersRefused       a dead letter was not acknowledged                    (Transient)
 ├── EffectsRefused           what a processor emitted was not acknowledged         (Transient)
 ├── StateUnavailable         Redis cannot take or give state now                   (Transient)
+├── StillReading             the past is long, and is being read                   (Transient)
 ├── SharedStateError         what trading code asked of shared state is not to be had
 │   ├── DeclarationRefused   a name, a time or a number that cannot be shared under
 │   ├── NotDeclared          what was asked for is not what was declared
@@ -62,6 +63,10 @@ class EffectsRefused(StreamsError, Transient):
 
 class StateUnavailable(StreamsError, Transient):
     """Redis cannot take or give state now."""
+
+
+class StillReading(StreamsError, Transient):
+    """The past is long, and is being read; what was read is kept."""
 
 
 class SharedStateError(StreamsError):

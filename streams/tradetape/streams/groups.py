@@ -45,6 +45,9 @@ class TopicIds:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise Terminal(f"there is no topic {topic}; run `tradetape topics apply`") from error
             raise BrokersUnreachable(f"Kafka: {error.args[0].str()}") from error
+        finally:
+            # What it has to say lies in its queue until somebody takes it, and a worker keeps it for as long as it lives.
+            self._admin.poll(0)
 
 
 def forget_offsets(kafka: KafkaSettings, group: str) -> bool:

@@ -68,7 +68,7 @@ class TopicReader:
 
     def partitions(self, topics: Sequence[str]) -> list[Partition]:
         """The partitions of those topics that exist. Raises BrokersUnreachable."""
-        with _answering("which topics there are"):
+        with self._answering("which topics there are"):
             known = self._asking.list_topics(timeout=ANSWER_TIMEOUT_S).topics
         return [Partition(topic, number) for topic in topics if topic in known for number in known[topic].partitions]
 
@@ -98,9 +98,19 @@ class TopicReader:
         if not partitions:
             return {}
         asked = [TopicPartition(one.topic, one.partition, when) for one in partitions]
-        with _answering("where its topics begin and end"):
+        with self._answering("where its topics begin and end"):
             found = _settled(lambda: self._asking.offsets_for_times(asked, timeout=ANSWER_TIMEOUT_S))
         return {Partition(one.topic, one.partition): one.offset for one in found}
+
+    @contextmanager
+    def _answering(self, question: str) -> Iterator[None]:
+        try:
+            yield
+        except KafkaException as error:
+            raise BrokersUnreachable(f"Kafka does not say {question}: {error.args[0].str()}") from error
+        finally:
+            # What the client has to say of its connections lies in its queue until somebody takes it.
+            self._asking.poll(0)
 
     def read(self, starts: Offsets, ends: Offsets) -> Iterator[Record]:
         """Every record from `starts` up to, without, `ends`; each partition in its order.
@@ -184,14 +194,6 @@ def _meaning(message: Message, error: KafkaError) -> StreamsError:
     if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
         return HistoryLost(f"{where}: records were deleted by retention before they were read: {error.str()}")
     return KafkaRefused(f"{where} cannot be read: {error.str()}")
-
-
-@contextmanager
-def _answering(question: str) -> Iterator[None]:
-    try:
-        yield
-    except KafkaException as error:
-        raise BrokersUnreachable(f"Kafka does not say {question}: {error.args[0].str()}") from error
 
 
 def _settled(ask: Callable[[], list[TopicPartition]]) -> list[TopicPartition]:

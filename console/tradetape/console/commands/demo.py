@@ -1,4 +1,4 @@
-"""`tradetape demo`: real candles through the whole tape, and the proof that none was lost."""
+"""`tradetape demo`: real candles through the whole tape to trades and their profit, and the proof that nothing was lost."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tradetape.console import exit_codes
+from tradetape.console.errors import UsageError
 
 if TYPE_CHECKING:
     from tradetape.console.demo.gauges import Snapshot
+    from tradetape.console.demo.ground import Ground
     from tradetape.console.demo.run import Outcome
 
 SYMBOLS_SHIPPED = 4
@@ -24,11 +26,13 @@ PIPED_WIDTH = 120
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the demo."""
     demo = commands.add_parser(
-        "demo", help="real candles through the whole tape, and proof that none was lost",
+        "demo", help="real candles to trades on paper and their profit, and proof that nothing was lost",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Start the local stack, play three days of real one-minute candles through it, and reconcile what "
-        "Kafka, PostgreSQL and Redis hold. Exit code 4 if anything differs.",
-        epilog="examples:\n  tradetape demo\n  tradetape demo --symbols 1 --speed max --down",
+        description="Start the local stack, play three days of real one-minute candles through it, let the workers "
+        "turn a bot's signals into trades, fills on paper and closed trades, and reconcile what Kafka, PostgreSQL and "
+        "Redis hold. Exit code 4 if anything differs.",
+        epilog="examples:\n  tradetape demo\n  tradetape demo --symbols 1 --speed max --down\n"
+        "  tradetape demo --services environment",
     )  # fmt: skip
     demo.add_argument(
         "--symbols", type=int, choices=range(1, SYMBOLS_SHIPPED + 1), default=SYMBOLS_SHIPPED, metavar="N",
@@ -43,12 +47,14 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="keep the candles' own times of 2025: too old for current state, so Redis stays empty",
     )  # fmt: skip
     demo.add_argument(
-        "--engine",
-        choices=("faust", "kafka"),
-        default="faust",
-        help="what feeds the state worker (default: %(default)s)",
+        "--services", choices=("local", "environment"), default="local",
+        help="a local stack with workers of the demo's own, or what the environment names with the workers that are at "
+        "work there (default: %(default)s)",
+    )  # fmt: skip
+    demo.add_argument(
+        "--engine", choices=("faust", "kafka"), help="what feeds the demo's own state worker (default: faust)"
     )
-    demo.add_argument("--down", action="store_true", help="stop the services at the end")
+    demo.add_argument("--down", action="store_true", help="stop the local stack at the end")
     demo.add_argument("--json", action="store_true", help="one JSON document instead of tables")
     demo.set_defaults(run=_demo)
 
@@ -67,18 +73,36 @@ def _demo(args: argparse.Namespace) -> int:
     from tradetape.console.demo.bars import SYMBOLS
     from tradetape.console.demo.emission import Plan
     from tradetape.console.demo.run import carry_out
+
+    plan = Plan(SYMBOLS[: args.symbols], args.speed, args.as_recorded)
+    with _ground(args) as ground, _watching() as show:
+        outcome = carry_out(ground, plan, show=show, say=_say)
+    _print(outcome, as_json=args.json)
+    return exit_codes.BAD_DATA if outcome.proof.differences else exit_codes.OK
+
+
+@contextmanager
+def _ground(args: argparse.Namespace) -> Iterator[Ground]:
+    """What the demo runs on; with --down a local stack ends with it. Raises UsageError."""
+    if args.services == "environment":
+        from tradetape.console.demo.given_ground import GivenGround
+
+        if args.down or args.engine:
+            raise UsageError(
+                "--down and --engine are for a local stack; these services and workers are somebody else's"
+            )
+        yield GivenGround()
+        return
+    from tradetape.console.demo.local_ground import LocalGround
     from tradetape.console.local.stack import LocalStack
 
+    _say("Starting Kafka, PostgreSQL and Redis (the first start fetches Kafka, about 45 MB) …")
     stack = LocalStack()
-    plan = Plan(SYMBOLS[: args.symbols], args.speed, args.as_recorded)
     try:
-        with _watching() as show:
-            outcome = carry_out(stack, plan, engine=args.engine, show=show, say=_say)
+        yield LocalGround(stack, engine=args.engine or "faust")
     finally:
         if args.down:
             stack.down()
-    _print(outcome, as_json=args.json)
-    return exit_codes.BAD_DATA if outcome.proof.differences else exit_codes.OK
 
 
 def _say(sentence: str) -> None:

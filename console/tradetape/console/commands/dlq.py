@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from tradetape.console import exit_codes
+from tradetape.console.parsers import Commands
 
 if TYPE_CHECKING:
     from tradetape.console.letter_box import LetterBox
@@ -18,63 +19,58 @@ if TYPE_CHECKING:
     from tradetape.schemas import Codec
     from tradetape.streams.record import Record
 
-_RAW = argparse.RawDescriptionHelpFormatter
 STATES = ("open", "redriven", "discarded")
 SHOWN_BYTES = 512
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of dead letters."""
     dlq = commands.add_parser(
-        "dlq", help="records that workers could not process", formatter_class=_RAW,
+        "dlq", help="records that workers could not process",
         description="The dead letters: records that a worker could not process, each with its reason. A letter is known by "
         "worker:topic:partition:offset and counted once.",
         epilog="examples:\n  tradetape dlq list\n  tradetape dlq redrive --worker history --reason unknown_schema_id --dry-run",
     )  # fmt: skip
-    actions = dlq.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = dlq.actions()
     _register_list(actions)
     _register_show(actions)
     redrive = actions.add_parser(
-        "redrive", help="put records back onto their topics", formatter_class=_RAW,
+        "redrive", run=_redrive, help="put records back onto their topics",
         description="Put the records of open letters back onto their topics, where every worker reads them again. Each is "
         "driven once; whoever fails again writes a new letter, with a higher attempt.",
         epilog="examples:\n  tradetape dlq redrive --reason unknown_schema_id --dry-run\n  tradetape dlq redrive --worker state --since 2h",
     )  # fmt: skip
     _add_filters(redrive)
     redrive.add_argument("--dry-run", action="store_true", help="only print what would be put back")
-    redrive.set_defaults(run=_redrive)
     discard = actions.add_parser(
-        "discard", help="mark letters as seen and given up", formatter_class=_RAW,
+        "discard", run=_discard, help="mark letters as seen and given up",
         description="Mark open letters as seen and given up; they stay readable until retention deletes them.",
         epilog="example:\n  tradetape dlq discard --topic candles --until 1d --why retired-bot",
     )  # fmt: skip
     _add_filters(discard)
     discard.add_argument("--why", required=True, metavar="TEXT", help="why they are given up")
     discard.add_argument("--yes", "-y", action="store_true", help="do not ask on a terminal")
-    discard.set_defaults(run=_discard)
 
 
-def _register_list(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _register_list(actions: Commands) -> None:
     listing = actions.add_parser(
-        "list", help="what letters there are", formatter_class=_RAW,
+        "list", run=_list, help="what letters there are",
         description="Letters that are alike together on a terminal; one JSON document a letter where stdout is piped.",
         epilog="examples:\n  tradetape dlq list --since 1d\n  tradetape dlq list --state open --json | jq -r .place",
     )  # fmt: skip
     _add_filters(listing)
     listing.add_argument("--state", choices=STATES, help="only those of which this became")
-    listing.add_argument("--json", action="store_true", help="JSON lines on a terminal too")
-    listing.set_defaults(run=_list)
+    listing.add_json("JSON lines on a terminal too")
 
 
-def _register_show(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _register_show(actions: Commands) -> None:
     show = actions.add_parser(
-        "show", help="everything that is known of one letter", formatter_class=_RAW,
+        "show", run=_show, help="everything that is known of one letter",
         description="A letter's headers, its reason and stack trace, and its value: decoded where it can be.",
         epilog="example:\n  tradetape dlq show history:tradetape.fills:2:1517",
     )  # fmt: skip
     show.add_argument("place", metavar="PLACE", help="worker:topic:partition:offset, as `list` gives it")
-    show.add_argument("--json", action="store_true", help="one JSON document")
-    show.set_defaults(run=_show)
+    show.add_json()
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tradetape.console import exit_codes, history_query, history_upkeep, history_verify
+from tradetape.console.parsers import Commands
 
 if TYPE_CHECKING:
     import psycopg
@@ -16,33 +17,30 @@ if TYPE_CHECKING:
 
     from tradetape.producers.settings import Settings
 
-_RAW = argparse.RawDescriptionHelpFormatter
 COUNTED_BYTES = 1024**3
 """Tables up to this size are counted; of larger ones PostgreSQL's own estimate is shown."""
 KAFKA_TIMEOUT_S = 5.0
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of the history."""
     history = commands.add_parser(
-        "history", help="the tables of the history", formatter_class=_RAW,
+        "history", help="the tables of the history",
         epilog="examples:\n  tradetape history migrate\n  tradetape history query daily_pnl --symbol BTCUSDT",
     )  # fmt: skip
-    actions = history.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = history.actions()
     migrate = actions.add_parser(
-        "migrate", help="make the tables, or bring them up to date", formatter_class=_RAW,
+        "migrate", run=_migrate, help="make the tables, or bring them up to date",
         description="Apply the migrations that are pending. Harmless when there are none.",
         epilog="example:\n  tradetape history migrate --dry-run",
     )  # fmt: skip
     migrate.add_argument("--dry-run", action="store_true", help="only say what would be applied")
-    migrate.set_defaults(run=_migrate)
     status = actions.add_parser(
-        "status", help="migrations, rows, offsets and lag", formatter_class=_RAW,
+        "status", run=_status, help="migrations, rows, offsets and lag",
         description="What the database holds. Exit code 1 while migrations are pending.",
         epilog="example:\n  tradetape history status --json",
     )  # fmt: skip
-    status.add_argument("--json", action="store_true", help="one JSON document")
-    status.set_defaults(run=_status)
+    status.add_json()
     history_query.register(actions)
     history_upkeep.register(actions)
     history_verify.register(actions)

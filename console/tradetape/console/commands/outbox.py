@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from tradetape.console import exit_codes
 from tradetape.console.json_text import print_json
+from tradetape.console.parsers import Commands
 
 if TYPE_CHECKING:
     from tradetape.console.outboxes import Flushed, Summary
@@ -19,30 +20,28 @@ if TYPE_CHECKING:
     from tradetape.producers.outbox.salvage import Salvage
     from tradetape.producers.settings import Settings
 
-_RAW = argparse.RawDescriptionHelpFormatter
 DEFAULT_COUNT = 10
 TIMEOUT_S = 30.0
 _WHERE = "The outboxes of TRADETAPE_OUTBOX_DIR, or where that is not set of the platform's folder for state"
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of outboxes."""
     outbox = commands.add_parser(
-        "outbox", help="the decisions that wait on disk for Kafka", formatter_class=_RAW,
+        "outbox", help="the decisions that wait on disk for Kafka",
         description=f"{_WHERE}. Each source has one; looking takes nothing from a running bot.",
         epilog="examples:\n  tradetape outbox list\n  tradetape outbox flush rsi-bot",
     )  # fmt: skip
-    actions = outbox.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = outbox.actions()
     listing = actions.add_parser(
-        "list", help="every outbox, what waits in it, and who owns it", formatter_class=_RAW,
+        "list", run=_list, help="every outbox, what waits in it, and who owns it",
         description=f"{_WHERE}: what waits, what is parked because its topic refused it, which bot runs, and which "
         "files were corrupt and set aside. Exit code 4 where one cannot be read.",
         epilog="example:\n  tradetape outbox list --json",
     )  # fmt: skip
-    listing.add_argument("--json", action="store_true", help="one JSON document")
-    listing.set_defaults(run=_list)
+    listing.add_json()
     show = actions.add_parser(
-        "show", help="the decisions in an outbox, decoded", formatter_class=_RAW,
+        "show", run=_show, help="the decisions in an outbox, decoded",
         description="Print what waits or is parked, the oldest first: lines on a terminal, one JSON document a line "
         "where stdout is piped. A file that was set aside is read from a copy, as far as it can be; exit code 4 where "
         "something of it cannot. TRADETAPE_OUTBOX_DIR says where outboxes are.",
@@ -54,10 +53,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "-n", type=_count, metavar="N", help=f"at most this many (default: {DEFAULT_COUNT}, all with --file)"
     )
     show.add_argument("--parked", action="store_true", help="only what is parked, with the cause")
-    show.add_argument("--json", action="store_true", help="JSON lines on a terminal too")
-    show.set_defaults(run=_show)
+    show.add_json("JSON lines on a terminal too")
     flush = actions.add_parser(
-        "flush", help="send what waits, for a bot that does not run", formatter_class=_RAW,
+        "flush", run=_flush, help="send what waits, for a bot that does not run",
         description="Send what waits to KAFKA_BOOTSTRAP_SERVERS, in order, as the bot's own producer would. Exit code 0 "
         "when all is delivered, 3 when some still waits, 1 when the bot runs (and sends it itself) or a topic refuses "
         "an event, 4 when a file turned out to be corrupt. TRADETAPE_OUTBOX_DIR says where outboxes are.",
@@ -69,10 +67,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--timeout", type=_seconds, default=TIMEOUT_S, metavar="S",
         help="how many seconds each outbox may take (default: %(default)g)",
     )  # fmt: skip
-    flush.add_argument("--json", action="store_true", help="one JSON document")
-    flush.set_defaults(run=_flush)
+    flush.add_json()
     export = actions.add_parser(
-        "export", help="everything in an outbox as JSON lines", formatter_class=_RAW,
+        "export", run=_export, help="everything in an outbox as JSON lines",
         description="Write everything that waits or is parked, one JSON document a line, complete enough to emit it "
         "again; what cannot be decoded stands there in base64. Exit code 4 where something cannot be read. "
         "TRADETAPE_OUTBOX_DIR says where outboxes are.",
@@ -80,7 +77,6 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )  # fmt: skip
     _add_what_to_read(export)
     export.add_argument("--output", metavar="FILE", help="a new file to write to; stdout by default")
-    export.set_defaults(run=_export)
 
 
 def _add_what_to_read(parser: argparse.ArgumentParser) -> None:

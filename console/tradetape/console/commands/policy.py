@@ -11,32 +11,30 @@ from typing import TYPE_CHECKING, Any
 from tradetape.console import exit_codes
 from tradetape.console.history_query import instant
 from tradetape.console.json_text import print_json
+from tradetape.console.parsers import Commands
 
 if TYPE_CHECKING:
     from tradetape.streams.approval.policy import Policy
 
-_RAW = argparse.RawDescriptionHelpFormatter
 
-
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of approval's policy."""
     policy = commands.add_parser(
-        "policy", help="what signals become trades by", formatter_class=_RAW,
+        "policy", help="what signals become trades by",
         epilog="examples:\n  tradetape policy check policy.toml\n  tradetape policy recompute --from 7d",
     )  # fmt: skip
-    actions = policy.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = policy.actions()
     _register_check(actions)
     explain = actions.add_parser(
-        "explain", help="what became of a signal, and why", formatter_class=_RAW,
+        "explain", run=_explain, help="what became of a signal, and why",
         description="Print a signal's decisions with their facts, limits and reasons, and its trade, from the tape. "
         "Exit code 1 where the tape has no decision about it.",
         epilog="example:\n  tradetape policy explain 0b4c1f3e-7c0b-5b5e-9d53-2f3d0b8f4a11",
     )  # fmt: skip
     explain.add_argument("signal", metavar="SIGNAL_ID", help="the signal's id, or that of its trade")
-    explain.add_argument("--json", action="store_true", help="one JSON document")
-    explain.set_defaults(run=_explain)
+    explain.add_json()
     recompute = actions.add_parser(
-        "recompute", help="take recorded decisions again, from their facts", formatter_class=_RAW,
+        "recompute", run=_recompute, help="take recorded decisions again, from their facts",
         description="Take every recorded decision of a stretch of time again, from the facts and limits that it "
         "recorded, and list those that come out differently: exit code 4. Where a policy in Python had its say, the "
         "file of that version is needed: without it such decisions are unchecked, exit code 1.",
@@ -48,19 +46,17 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     recompute.add_argument("--to", dest="end", metavar="TIME", help="up to this event time, without it")
     recompute.add_argument("--policy", metavar="FILE", help="a policy file (default: TRADETAPE_POLICY_FILE)")
-    recompute.add_argument("--json", action="store_true", help="one JSON document")
-    recompute.set_defaults(run=_recompute)
+    recompute.add_json()
 
 
-def _register_check(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _register_check(actions: Commands) -> None:
     check = actions.add_parser(
-        "check", help="read a policy file, and say what it does", formatter_class=_RAW,
+        "check", run=_check, help="read a policy file, and say what it does",
         description="Read a policy file as the worker does. Exit code 2 where it is wrong, with the place and what may stand there.",
         epilog="example:\n  tradetape policy check policy.toml",
     )  # fmt: skip
     check.add_argument("file", metavar="FILE", nargs="?", help="default: TRADETAPE_POLICY_FILE")
-    check.add_argument("--json", action="store_true", help="one JSON document")
-    check.set_defaults(run=_check)
+    check.add_json()
 
 
 def _check(args: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tradetape.console import exit_codes
 from tradetape.console.json_text import print_json
+from tradetape.console.parsers import Commands
 
 if TYPE_CHECKING:
     from tradetape.console.replay_run import ReplayRun
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
     from tradetape.sinks.replay.replay import Summary
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def register(commands: Commands) -> None:
     """Add the command."""
     replay = commands.add_parser(
-        "replay", help="a stretch of the tape once more", formatter_class=argparse.RawDescriptionHelpFormatter,
+        "replay", run=_replay, help="a stretch of the tape once more",
         description="Replay the events of a stretch of time, up to the tape's end at the start, into the history, "
         "current state, other topics or lines. No worker is disturbed and no trade is dispatched. Exit code 4 where "
         "records could not be replayed, or a copy of the history differs from the live one.",
@@ -70,7 +71,6 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     replay.add_argument(
         "--json", action="store_true", help="the summary as one JSON document (on stderr where events go to stdout)"
     )
-    replay.set_defaults(run=_replay)
 
 
 def _replay(args: argparse.Namespace) -> int:

@@ -8,40 +8,33 @@ import shlex
 import sys
 
 from tradetape.console import exit_codes
-
-_RAW = argparse.RawDescriptionHelpFormatter
+from tradetape.console.parsers import Commands
 
 _SERVICES = "Kafka, PostgreSQL and Redis (the first start fetches Kafka, about 45 MB)"
 _REGISTRY_TOO = "Kafka, PostgreSQL, Redis and Apicurio Registry (the first start fetches about 205 MB)"
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of the local stack."""
     up = commands.add_parser(
-        "up", help="start a Kafka, a PostgreSQL and a Redis of your own", formatter_class=_RAW,
+        "up", run=_up, help="start a Kafka, a PostgreSQL and a Redis of your own",
         description="Start the local stack and print the environment that leads to it. Harmless when it runs.",
         epilog='examples:\n  eval "$(tradetape up)"\n  tradetape up --registry',
     )  # fmt: skip
     up.add_argument("--registry", action="store_true", help="a schema registry too; `tradetape schemas push` fills it")
-    up.set_defaults(run=_up)
-    down = commands.add_parser(
-        "down", help="stop them", formatter_class=_RAW, epilog="example:\n  tradetape down --wipe"
-    )
+    down = commands.add_parser("down", run=_down, help="stop them", epilog="example:\n  tradetape down --wipe")
     down.add_argument("--wipe", action="store_true", help="remove their data too")
-    down.set_defaults(run=_down)
     status = commands.add_parser(
-        "status", help="what runs, and where", formatter_class=_RAW, epilog="example:\n  tradetape status --json"
+        "status", run=_status, help="what runs, and where", epilog="example:\n  tradetape status --json"
     )
-    status.add_argument("--json", action="store_true", help="one JSON document")
-    status.set_defaults(run=_status)
+    status.add_json()
     logs = commands.add_parser(
-        "logs", help="the log of a service", formatter_class=_RAW, epilog="example:\n  tradetape logs kafka -n 50"
+        "logs", run=_logs, help="the log of a service", epilog="example:\n  tradetape logs kafka -n 50"
     )
     logs.add_argument("service", choices=("kafka", "postgres", "redis", "registry"))
     logs.add_argument(
         "-n", type=int, default=30, metavar="LINES", help="how many of its last lines (default: %(default)s)"
     )
-    logs.set_defaults(run=_logs)
 
 
 def _up(args: argparse.Namespace) -> int:

@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING
 
 from tradetape.console import exit_codes
 from tradetape.console.json_text import print_json
+from tradetape.console.parsers import Commands
 
 if TYPE_CHECKING:
     from tradetape.console.state_activity import Activity
     from tradetape.console.state_content import KeyContent, StateContent
     from tradetape.streams.state.activity import LastScan
 
-_RAW = argparse.RawDescriptionHelpFormatter
 _ORDER_FIELDS = ("_t", "_o", "_id", "_x")
 MAX_MINUTES = 120
 """Current state counts decisions for so long."""
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of current state."""
     state = commands.add_parser(
-        "state", help="what is current, as Redis has it", formatter_class=_RAW,
+        "state", help="what is current, as Redis has it",
         epilog="examples:\n  tradetape state show binance BTCUSDT 1h\n  tradetape state activity\n  tradetape state stats",
     )  # fmt: skip
-    actions = state.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = state.actions()
     show = actions.add_parser(
-        "show", help="everything that is known of a symbol", formatter_class=_RAW,
+        "show", run=_show, help="everything that is known of a symbol",
         description="Print the current state of a symbol. Exit code 1 where nothing is known: it has expired, or no "
         "worker has written it.",
         epilog="example:\n  tradetape state show demo1 BTCUSDT 1h",
@@ -38,24 +38,21 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     show.add_argument("venue", metavar="VENUE", help="such as binance")
     show.add_argument("symbol", metavar="SYMBOL", help="such as BTCUSDT or BTC/USDT")
     show.add_argument("timeframe", metavar="TIMEFRAME", nargs="?", help="such as 1h; all by default")
-    show.add_argument("--json", action="store_true", help="one JSON document")
-    show.set_defaults(run=_show)
+    show.add_json()
     activity = actions.add_parser(
-        "activity", help="decisions of the last minutes, last scans, trades in flight", formatter_class=_RAW,
+        "activity", run=_activity, help="decisions of the last minutes, last scans, trades in flight",
         description="Say for each stage how its decisions of the last minutes came out and when it made the newest one, "
         "for each strategy when it last signalled, and which trades were approved and are not closed.",
         epilog="example:\n  tradetape state activity --minutes 15",
     )  # fmt: skip
     activity.add_argument("--minutes", type=_minutes, default=60, help="1 to 120 (default: %(default)s)")
-    activity.add_argument("--json", action="store_true", help="one JSON document")
-    activity.set_defaults(run=_activity)
+    activity.add_json()
     stats = actions.add_parser(
-        "stats", help="how many keys of which kind, and what they weigh", formatter_class=_RAW,
+        "stats", run=_stats, help="how many keys of which kind, and what they weigh",
         description="Count every key under the prefix. Exit code 4 where one has no expiry or is of no declared kind.",
         epilog="example:\n  tradetape state stats --json",
     )  # fmt: skip
-    stats.add_argument("--json", action="store_true", help="one JSON document")
-    stats.set_defaults(run=_stats)
+    stats.add_json()
 
 
 @contextmanager

@@ -6,14 +6,15 @@ import argparse
 import sys
 
 from tradetape.console import exit_codes
+from tradetape.console.parsers import Commands
 
 DEFAULT_COUNT = 10
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def register(commands: Commands) -> None:
     """Add the command."""
     tail = commands.add_parser(
-        "tail", help="what is on a topic, decoded", formatter_class=argparse.RawDescriptionHelpFormatter,
+        "tail", run=_tail, help="what is on a topic, decoded",
         description="Print the newest events of a topic in the order they were emitted: lines on a terminal, one JSON "
         "document a line where stdout is piped. Reading disturbs no worker.",
         epilog="examples:\n  tradetape tail trade-signals -n 5\n  tradetape tail candles --from 2h --follow\n"
@@ -33,8 +34,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "-n", type=_count, metavar="N", help=f"at most this many (default: {DEFAULT_COUNT} without --from, else all)"
     )
     tail.add_argument("--follow", "-f", action="store_true", help="go on with what comes, until Ctrl-C")
-    tail.add_argument("--json", action="store_true", help="JSON lines on a terminal too")
-    tail.set_defaults(run=_tail)
+    tail.add_json("JSON lines on a terminal too")
 
 
 def _count(text: str) -> int:

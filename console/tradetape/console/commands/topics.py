@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tradetape.console import exit_codes
+from tradetape.console.parsers import Commands
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
@@ -15,27 +16,25 @@ if TYPE_CHECKING:
     from tradetape.console.topics import Change, Found
     from tradetape.schemas import Catalogue
 
-_RAW = argparse.RawDescriptionHelpFormatter
 _MARKS = {"create": "+", "alter": "~"}
 _DAY_MS = 86_400_000
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of topics."""
     topics = commands.add_parser(
-        "topics", help="the tape's topics on the broker", formatter_class=_RAW,
+        "topics", help="the tape's topics on the broker",
         description="The tape's topics on the broker of KAFKA_BOOTSTRAP_SERVERS, under TRADETAPE_TOPIC_PREFIX.",
         epilog="examples:\n  tradetape topics list\n  tradetape topics apply --dry-run",
     )  # fmt: skip
-    actions = topics.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = topics.actions()
     listing = actions.add_parser(
-        "list", help="their partitions, retention and records", formatter_class=_RAW,
+        "list", run=_list, help="their partitions, retention and records",
         epilog="example:\n  tradetape topics list --json",
     )  # fmt: skip
-    listing.add_argument("--json", action="store_true", help="one JSON document")
-    listing.set_defaults(run=_list)
+    listing.add_json()
     apply = actions.add_parser(
-        "apply", help="create what is missing, and bring settings into line", formatter_class=_RAW,
+        "apply", run=_apply, help="create what is missing, and bring settings into line",
         description="Create missing topics and set retention as declared; print what changed. Deletes nothing, never "
         "changes a number of partitions, and is harmless to repeat.",
         epilog="example:\n  tradetape topics apply --partitions 12 --replication 3 --dry-run",
@@ -47,7 +46,6 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--replication", type=_positive, default=1, metavar="N", help="of new topics (default: %(default)s)"
     )
     apply.add_argument("--dry-run", action="store_true", help="only print what would change")
-    apply.set_defaults(run=_apply)
 
 
 def _positive(text: str) -> int:

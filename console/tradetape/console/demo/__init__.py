@@ -1,1 +1,1 @@
-"""The demo: real candles through the whole tape, and proof that none of them was lost."""
+"""The demo: real candles through the whole tape to trades and their profit, and proof that nothing was lost."""

@@ -1,25 +1,42 @@
 """A small real bot: it reads bars, computes indicators, and emits what it saw and what it wants.
 
 It knows nothing of Kafka: whatever has `emit` will do. Every signal names the event it rests on by id, so that it can
-be walked back to the indicator values behind it (I8).
+be walked back to the indicator values behind it (I8). What it does follows from the bars alone, so that a backtest gives
+the same signals: it holds a position from its signal on, under the id that the trade will have, and asks nobody.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Protocol, TypeVar
+from datetime import datetime, timedelta
+from typing import NamedTuple, Protocol, TypeVar
 
 from tradetape.console.demo.bars import Bar
 from tradetape.console.demo.chart import Chart, Reading, Values
-from tradetape.schemas import Action, Candle, Direction, Event, IndicatorUpdate, MarketCondition, TradeSignal
+from tradetape.schemas import (
+    CATALOGUE,
+    Action,
+    Candle,
+    CloseStatus,
+    Direction,
+    Event,
+    IndicatorUpdate,
+    MarketCondition,
+    Trade,
+    TradeSignal,
+)
 
 EventT = TypeVar("EventT", bound=Event)
 
 SOURCE = "demo-bot"
 STRATEGY = "rsi-dip"
 OVERSOLD_RSI = 30.0
+OVERBOUGHT_RSI = 70.0
+STOP_RANGES = 8
+"""How many average true ranges the price may fall below where a position was entered."""
+HOLD_FOR = timedelta(hours=1)
 SIGNAL_TIMEFRAME = "1m"
-SIGNAL_LIFE = timedelta(minutes=5)
+SIGNAL_LIFE = timedelta(days=7)
+"""Longer than a run is in its market's time: that goes by so fast that an order may meet it days after its signal."""
 AMOUNT_QUOTE = 100
 MARKET_SYMBOL = "BTCUSDT"
 MARKET_INTERVAL_MINUTES = 15
@@ -33,13 +50,30 @@ class Emitter(Protocol):
         """Put an event on the tape; the event as stamped."""
 
 
+class Holding(NamedTuple):
+    """A position: the trade that opens it, when it was wanted, and below which price it is given up."""
+
+    trade_id: str
+    since: datetime
+    stop: float
+
+
+class Exit(NamedTuple):
+    """Why a position is left: a word for it, how it ends by that, and the sentence."""
+
+    reason: str
+    status: CloseStatus
+    sentence: str
+
+
 class Bot:
-    """Trades one venue's symbols on paper."""
+    """Trades one venue's symbols on paper, one position of each at a time."""
 
     def __init__(self, *, tape: Emitter, venue: str) -> None:
         self._tape = tape
         self._venue = venue
         self._charts: dict[str, Chart] = {}
+        self._holdings: dict[str, Holding] = {}
 
     def on_minute(self, minute: Bar) -> None:
         """Look at the next finished minute and emit what follows from it."""
@@ -73,7 +107,11 @@ class Bot:
         bar = reading.bar
         if bar.symbol == MARKET_SYMBOL and bar.close_time.minute % MARKET_INTERVAL_MINUTES == 0:
             self._describe_market(reading, update)
-        if leaves_a_dip(reading.previous, reading.values, close=float(bar.close)):
+        holding, close = self._holdings.get(bar.symbol), float(bar.close)
+        if holding is not None:
+            if (why := reason_to_leave(holding, reading.values, close=close, at=bar.close_time)) is not None:
+                self._leave(holding, why, reading, update)
+        elif leaves_a_dip(reading.previous, reading.values, close=close):
             self._enter(reading, update)
 
     def _describe_market(self, reading: Reading, update: IndicatorUpdate) -> None:
@@ -90,18 +128,55 @@ class Bot:
             )  # fmt: skip
 
     def _enter(self, reading: Reading, update: IndicatorUpdate) -> None:
-        bar = reading.bar
+        bar, spread = reading.bar, reading.values["atr_14"]
         assert update.event_id
-        self._tape.emit(
+        assert spread is not None, "the averages of a dip take longer to warm up"
+        signal = self._tape.emit(
             TradeSignal(
                 venue=self._venue, symbol=bar.symbol, timeframe=bar.timeframe, bar_close_time=bar.close_time,
-                strategy_id=STRATEGY, strategy_version="1", action=Action.ENTER, direction=Direction.LONG,
+                strategy_id=STRATEGY, strategy_version="2", action=Action.ENTER, direction=Direction.LONG,
                 reference_price=bar.close, amount_quote=AMOUNT_QUOTE, valid_until=bar.close_time + SIGNAL_LIFE,
                 indicators=known(reading.values, "rsi_14", "ema_50", "ema_200", "atr_14"),
                 input_event_ids=[update.event_id], causation_id=update.event_id,
                 reasons=[f"RSI rose above {OVERSOLD_RSI:.0f}", "the close is above its 200-minute average"],
             )
         )  # fmt: skip
+        stop = float(bar.close) - STOP_RANGES * spread
+        self._holdings[bar.symbol] = Holding(trade_id_of(signal), bar.close_time, stop)
+
+    def _leave(self, holding: Holding, why: Exit, reading: Reading, update: IndicatorUpdate) -> None:
+        bar = reading.bar
+        assert update.event_id
+        self._tape.emit(
+            TradeSignal(
+                venue=self._venue, symbol=bar.symbol, timeframe=bar.timeframe, bar_close_time=bar.close_time,
+                strategy_id=STRATEGY, strategy_version="2", action=Action.EXIT, direction=Direction.LONG,
+                position_ref=holding.trade_id, reference_price=bar.close,
+                indicators=known(reading.values, "rsi_14", "ema_50", "ema_200", "atr_14"),
+                input_event_ids=[update.event_id], causation_id=update.event_id, reasons=[why.sentence],
+                tags={"exit_reason": why.reason, "close_status": why.status.value},
+            )
+        )  # fmt: skip
+        del self._holdings[bar.symbol]
+
+
+def trade_id_of(signal: TradeSignal) -> str:
+    """The id of the trade that approval makes of a signal: it follows from the signal, so nobody has to be asked."""
+    derive = CATALOGUE.by_class(Trade).derive_id
+    assert derive is not None, "a trade has a natural key"
+    return derive({"signal_id": signal.signal_id, "account_id": None})
+
+
+def reason_to_leave(holding: Holding, now: Values, *, close: float, at: datetime) -> Exit | None:
+    """Why a position is to be left at a close; None while it is kept."""
+    rsi = now["rsi_14"]
+    if rsi is not None and rsi >= OVERBOUGHT_RSI:
+        return Exit("overbought", CloseStatus.COMPLETED, f"RSI rose above {OVERBOUGHT_RSI:.0f}")
+    if close < holding.stop:
+        return Exit("stop", CloseStatus.STOPPED, f"the close is {STOP_RANGES} average ranges below the entry's")
+    if at - holding.since >= HOLD_FOR:
+        return Exit("time", CloseStatus.COMPLETED, f"held for {HOLD_FOR // timedelta(minutes=1)} minutes")
+    return None
 
 
 def leaves_a_dip(previous: Values, now: Values, *, close: float) -> bool:

@@ -17,6 +17,7 @@ from tradetape.console.demo.pace import Pace
 from tradetape.console.errors import DemoFailed
 from tradetape.producers import Producer
 from tradetape.producers.settings import Settings
+from tradetape.schemas import times
 
 FLUSH_TIMEOUT_S = 60.0
 
@@ -34,8 +35,8 @@ class Emission:
 
     def __init__(self, *, plan: Plan, settings: Settings, venue: str) -> None:
         self._series = [bars.read_sample(symbol) for symbol in plan.symbols]
+        self.venue = venue
         self._plan = plan
-        self._venue = venue
         # Two runs may play at once, and an outbox belongs to one producer.
         settings = msgspec.structs.replace(settings, outbox_dir=f"{settings.outbox_dir}/{venue}")
         # A backfill wants every event on the tape: it waits for room rather than drop what is not the newest.
@@ -57,6 +58,11 @@ class Emission:
             raise DemoFailed(f"the bot has failed: {self._failure}") from self._failure
         return not self._thread.is_alive()
 
+    def market_end_us(self) -> int:
+        """When the last bar that was emitted closed, in microseconds since 1970; 0 before the first one."""
+        newest = self.ledger.latest.get("Candle")
+        return times.from_datetime(newest.event_time) if newest is not None and newest.event_time is not None else 0
+
     def stop(self) -> None:
         """Play no further minute and let go of the producer."""
         self._stop.set()
@@ -73,7 +79,7 @@ class Emission:
 
     def _play(self) -> None:
         pace = Pace(self._plan.speed, sleep=self._stop.wait)
-        bot = Bot(tape=self.ledger, venue=self._venue)
+        bot = Bot(tape=self.ledger, venue=self.venue)
         for index, together in enumerate(bars.by_minute(self._timed(pace.takes(self.minutes)))):
             pace.await_close(index)
             if self._stop.is_set():

@@ -48,7 +48,10 @@ class WorkerGauge(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """One look at the run: minutes of the market played, of how many, and events emitted."""
+    """One look at the run: minutes of the market played, of how many, events emitted, and how long the tape is.
+
+    `coming` counts by record what has still to follow from what was emitted; None while the bot plays.
+    """
 
     minutes: int
     of_minutes: int
@@ -56,6 +59,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     emitted_per_second: float
     workers: dict[str, WorkerGauge]
     latencies_s: dict[str, float | None]
+    on_tape: int = 0
+    coming: Mapping[str, int] | None = None
 
 
 class LagGauge:
@@ -102,8 +107,8 @@ class Gauges:
         self._probes = probes
         self._rate = Rate()
 
-    def read(self) -> Snapshot:
-        """One look. Raises DemoFailed when Kafka does not answer."""
+    def read(self, coming: Mapping[str, int] | None) -> Snapshot:
+        """One look. Raises BrokersUnreachable."""
         ends = self._reader.ends(self._partitions)
         emitted = self._emission.ledger.count
         return Snapshot(
@@ -113,7 +118,26 @@ class Gauges:
             emitted_per_second=self._rate.add(emitted),
             workers={one.name: one.read(ends) for one in self._workers},
             latencies_s={probe.name: probe.median_s() for probe in self._probes},
+            on_tape=sum(ends.values()),
+            coming=coming,
         )
+
+
+class Rest:
+    """Notices when nobody is behind any more, and the tape has not grown for so long."""
+
+    def __init__(self, rest_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rest_s = rest_s
+        self._clock = clock
+        self._on_tape = -1
+        self._since = clock()
+
+    def look(self, snapshot: Snapshot) -> bool:
+        """Whether all that was played has come through, with what workers made of it."""
+        if snapshot.on_tape != self._on_tape or any(worker.lag for worker in snapshot.workers.values()):
+            self._on_tape, self._since = snapshot.on_tape, self._clock()
+            return not self._rest_s and not any(worker.lag for worker in snapshot.workers.values())
+        return self._clock() - self._since >= self._rest_s
 
 
 class Stall:
@@ -121,14 +145,19 @@ class Stall:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._seen: tuple[int, ...] = ()
+        self._seen: tuple[object, ...] = ()
         self._moved_at = clock()
 
     def look(self, snapshot: Snapshot) -> None:
         """Raise DemoFailed when nothing has changed for too long."""
-        seen = (snapshot.minutes, snapshot.emitted, *(worker.lag for worker in snapshot.workers.values()))
+        coming = snapshot.coming or {}
+        lags = (worker.lag for worker in snapshot.workers.values())
+        seen = (snapshot.minutes, snapshot.emitted, *lags, *sorted(coming.items()))
         if seen != self._seen:
             self._seen, self._moved_at = seen, self._clock()
         elif self._clock() - self._moved_at > STALL_TIMEOUT_S:
             behind = ", ".join(f"{name} {worker.lag}" for name, worker in snapshot.workers.items())
-            raise DemoFailed(f"nothing has moved for {STALL_TIMEOUT_S:.0f} s; records still to take: {behind}")
+            lacks = ", ".join(f"{count} {name}" for name, count in coming.items()) or "nothing"
+            raise DemoFailed(
+                f"nothing has moved for {STALL_TIMEOUT_S:.0f} s; records still to take: {behind}; still to come: {lacks}"
+            )

@@ -1,4 +1,4 @@
-"""The proof: what was emitted is on the tape, and what is on the tape is in the history or among the dead letters, once.
+"""The proof: what was emitted, and what follows from it, is on the tape, and what is there is in the history or a dead letter, once.
 
 Sets are compared, not counts: one event lost and another one doubled do not cancel out. Pure functions; what they
 compare was read from Kafka and PostgreSQL without asking the workers.
@@ -26,10 +26,13 @@ class Fault(NamedTuple):
 
 
 class RecordLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One record's line of the final table. Events are counted by distinct id, what cannot be decoded by its place."""
+    """One record's line of the final table. Events are counted by distinct id, what cannot be decoded by its place.
+
+    `expected` is what the bot emitted, or what has to follow from that.
+    """
 
     record: str
-    emitted: int
+    expected: int
     on_topic: int
     undecodable: int
     in_postgres: int
@@ -39,18 +42,18 @@ class RecordLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def reconcile_record(
-    content: TopicContent, *, emitted: Collection[str], rows: Sequence[str], dead_letters: Collection[Place]
+    content: TopicContent, *, expected: Collection[str], rows: Sequence[str], dead_letters: Collection[Place]
 ) -> RecordLine:
-    """Compare what the bot emitted, the topic, the table's rows and the history sink's dead letters of one record."""
-    emitted, dead = set(emitted), set(dead_letters)
+    """Compare what is expected, the topic, the table's rows and the history sink's dead letters of one record."""
+    expected, dead = set(expected), set(dead_letters)
     faults = [
-        *_on_the_way_to_the_topic(content, emitted),
+        *_on_the_way_to_the_topic(content, expected),
         *_on_the_way_to_the_table(content, rows, dead),
         *_dead_letters(content, dead),
     ]
     return RecordLine(
         record=content.event_type.record,
-        emitted=len(emitted),
+        expected=len(expected),
         on_topic=len(content.ids),
         undecodable=len(content.unreadable),
         in_postgres=len(rows),
@@ -60,11 +63,12 @@ def reconcile_record(
     )
 
 
-def _on_the_way_to_the_topic(content: TopicContent, emitted: set[str]) -> list[Fault]:
+def _on_the_way_to_the_topic(content: TopicContent, expected: set[str]) -> list[Fault]:
     on_topic = content.ids
     return [
-        *_fault(emitted - on_topic, f"emitted, but not on {content.topic}"),
-        *_fault(on_topic - emitted, f"on {content.topic}, but never emitted"),
+        *faults_of(expected - on_topic, f"expected, but not on {content.topic}"),
+        *faults_of(on_topic - expected, f"on {content.topic}, but not expected"),
+        *faults_of(content.altered, f"on {content.topic} more than once, and not the same"),
     ]
 
 
@@ -73,9 +77,9 @@ def _on_the_way_to_the_table(content: TopicContent, rows: Sequence[str], dead: s
     times = Counter(rows)
     table = content.event_type.table
     return [
-        *_fault(expected - times.keys(), f"on {content.topic}, but neither in table {table} nor a dead letter"),
-        *_fault(times.keys() - expected, f"in table {table}, but not on {content.topic}"),
-        *_fault({event_id for event_id, count in times.items() if count > 1}, f"more than once in table {table}"),
+        *faults_of(expected - times.keys(), f"on {content.topic}, but neither in table {table} nor a dead letter"),
+        *faults_of(times.keys() - expected, f"in table {table}, but not on {content.topic}"),
+        *faults_of({event_id for event_id, count in times.items() if count > 1}, f"more than once in table {table}"),
     ]
 
 
@@ -83,8 +87,8 @@ def _dead_letters(content: TopicContent, dead: set[Place]) -> list[Fault]:
     unreadable = content.unreadable.keys()
     known = unreadable | content.id_at.keys()
     return [
-        *_fault(_named(content, unreadable - dead), "undecodable, but not among the dead letters"),
-        *_fault(_named(content, dead - known), "a dead letter, but not on its topic"),
+        *faults_of(_named(content, unreadable - dead), "undecodable, but not among the dead letters"),
+        *faults_of(_named(content, dead - known), "a dead letter, but not on its topic"),
     ]
 
 
@@ -92,7 +96,8 @@ def _named(content: TopicContent, places: Collection[Place]) -> set[str]:
     return {f"{content.topic}[{place.partition}]@{place.offset}" for place in places}
 
 
-def _fault(what: Collection[str], is_wrong: str) -> list[Fault]:
+def faults_of(what: Collection[str], is_wrong: str) -> list[Fault]:
+    """The fault that all of these have; none where there are none."""
     if not what:
         return []
     named = sorted(what)[:NAMED]

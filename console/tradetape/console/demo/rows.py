@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from decimal import Decimal
+from collections.abc import Iterable
 from importlib.resources import files
-from typing import NamedTuple
 
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier
 
+from tradetape.console.demo.trading import Order, PaperOrder
 from tradetape.schemas import Event, EventType
-
-
-class Journal(NamedTuple):
-    """A signal walked back to what it rested on: its indicator values and the candle behind them."""
-
-    signal_id: str
-    strategy_id: str
-    symbol: str
-    action: str
-    direction: str
-    event_time: datetime
-    reference_price: Decimal
-    reasons: list[str]
-    update_id: str
-    timeframe: str
-    rsi_14: float
-    ema_50: float
-    ema_200: float
-    candle_id: str
-    candle_open_time: datetime
-    candle_close: Decimal
-    candle_volume: Decimal
 
 
 def event_ids(connection: psycopg.Connection, event_type: EventType, venue: str) -> list[str]:
@@ -51,10 +28,10 @@ def is_stored(connection: psycopg.Connection, event_type: EventType, event: Even
     return connection.execute(_statement("stored.sql", event_type), given).fetchone() is not None
 
 
-def newest_signal(connection: psycopg.Connection, venue: str) -> Journal | None:
-    """The newest signal of a venue, walked back by ids; None where there is none."""
-    found = connection.execute(_text("journal.sql"), {"venue": venue}).fetchone()
-    return Journal._make(found) if found else None
+def paper_orders(connection: psycopg.Connection, trade_ids: Iterable[str]) -> dict[Order, PaperOrder]:
+    """What the paper executor says of the orders of these trades."""
+    found = connection.execute(_text("orders.sql"), {"trade_ids": list(trade_ids)})
+    return {(trade_id, leg_index): PaperOrder(fills, is_done) for trade_id, leg_index, fills, is_done in found}
 
 
 def _statement(name: str, event_type: EventType) -> Composed:

@@ -1,11 +1,10 @@
-"""One run of the demo from start to end: stack, topics, tables, workers, bot, and then the proof.
+"""One run of the demo from start to end: services, workers, bot, and then the proof.
 
 This is the demo's composition: the parts know nothing of each other.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -14,28 +13,25 @@ from typing import NamedTuple
 import psycopg
 import redis
 
-from tradetape.console import topics
 from tradetape.console.demo import rows
+from tradetape.console.demo.course import Course
 from tradetape.console.demo.emission import Emission, Plan
-from tradetape.console.demo.gauges import Gauges, LagGauge, Snapshot, Stall
+from tradetape.console.demo.gauges import Gauges, LagGauge, Rest, Snapshot, Stall
+from tradetape.console.demo.ground import Crew, Ground
 from tradetape.console.demo.group_offsets import GroupOffsets
 from tradetape.console.demo.ledger import Ledger
 from tradetape.console.demo.probes import Probe
 from tradetape.console.demo.proof import Proof, Prover
+from tradetape.console.demo.roles import Role, made_by
 from tradetape.console.demo.venue import claim
-from tradetape.console.demo.workers import Workers
 from tradetape.console.errors import DemoFailed
-from tradetape.console.local.stack import LocalStack
-from tradetape.console.registration import register_all
 from tradetape.producers.codecs import codec_of
 from tradetape.producers.connection import KafkaSettings
 from tradetape.producers.settings import Settings, load
 from tradetape.schemas import Catalogue, Codec, Event, MarketCondition, times
 from tradetape.schemas.stamping import wall_clock_us
 from tradetape.sinks.history.connection import connect as connect_history
-from tradetape.sinks.history.migrate import migrate
 from tradetape.streams.processor import Partition
-from tradetape.streams.processors.current_state import RECORDS
 from tradetape.streams.state.connection import connect as connect_state
 from tradetape.streams.state.keys import DAILY_HORIZON_US, Keys
 from tradetape.streams.topic_reader import Offsets, TopicReader
@@ -43,9 +39,6 @@ from tradetape.streams.topic_reader import Offsets, TopicReader
 LOOK_INTERVAL_S = 0.25
 ROW_ASK_INTERVAL_S = 0.02
 STATE_ASK_INTERVAL_S = 0.002
-GROUPS = {"state": "tradetape-state", "history": "tradetape-history"}
-"""The consumer groups of the workers: the ones that `tradetape work` takes by default."""
-
 Show = Callable[[Snapshot], None]
 Say = Callable[[str], None]
 
@@ -58,6 +51,7 @@ class Outcome(NamedTuple):
     duration_s: float
     latencies_s: dict[str, float | None]
     proof: Proof
+    next_commands: tuple[str, ...] = ()
 
 
 class Services(NamedTuple):
@@ -76,22 +70,20 @@ class Services(NamedTuple):
         return self.codec.catalogue
 
 
-def carry_out(stack: LocalStack, plan: Plan, *, engine: str, show: Show, say: Say) -> Outcome:
+def carry_out(ground: Ground, plan: Plan, *, show: Show, say: Say) -> Outcome:
     """Run the demo. Raises StackError, DemoFailed, and what a service's client raises when that service goes away."""
-    say("Starting Kafka, PostgreSQL and Redis (the first start fetches Kafka, about 45 MB) …")
-    environment = _environment(stack)
-    settings = load(environment)
-    _prepare(settings)
+    settings = load(ground.environment())
+    ground.prepare(settings)
     with _services(settings) as services:
-        venue = claim(stack.places.logs, used=rows.venues(services.history, services.catalogue.by_record("Candle")))
+        venue = claim(ground.logs, used=rows.venues(services.history, services.catalogue.by_record("Candle")))
         partitions = services.reader.partitions([one.name for one in services.catalogue.topics()])
         starts = services.reader.ends(partitions)
         emission = Emission(plan=plan, settings=settings, venue=venue)
-        say(f"Starting the workers: history, and current state on {engine} …")
-        with Workers(venue=venue, logs=stack.places.logs, environment=environment) as workers:
-            workers.start("state", "work", "state", "--engine", engine)
-            workers.start("history", "work", "history")
-            duration_s, latencies_s = _play(emission, workers, services, partitions, starts, show)
+        with ground.workers(venue) as workers:
+            roles = ground.roles(settings)
+            names = ", ".join(role.name for role in roles)
+            say(f"Playing {len(plan.symbols)} symbols of venue {venue} to the workers {names} …")
+            duration_s, latencies_s = _play(emission, workers, roles, services, partitions, starts, show, ground.rest_s)
             _end(workers)
         say("Reconciling Kafka, PostgreSQL and Redis …")
         prover = Prover(
@@ -99,24 +91,8 @@ def carry_out(stack: LocalStack, plan: Plan, *, engine: str, show: Show, say: Sa
             keys=services.keys,
         )  # fmt: skip
         ends = services.reader.ends(partitions)
-        proof = prover.prove(venue=venue, emitted=emission.ledger.ids, starts=starts, ends=ends)
-        return Outcome(venue, emission.ledger.count, duration_s, latencies_s, proof)
-
-
-def _environment(stack: LocalStack) -> dict[str, str]:
-    """Ours, but with the local stack's services: the demo never touches what somebody else's variables name."""
-    foreign = ("TRADETAPE_", "KAFKA_", "REDIS_URL", "DATABASE_URL", "SCHEMA_REGISTRY_URL")
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    return {**ours, **stack.up()}
-
-
-def _prepare(settings: Settings) -> None:
-    topics.apply(topics.admin_client(KafkaSettings.of(settings)), settings.catalogue())
-    migrate(settings.required("DATABASE_URL"))
-    if settings.schema_registry_url:
-        for one in register_all(settings):
-            if one.refusal is not None:
-                raise DemoFailed(f"{one.subject}: {one.refusal}")
+        proof = prover.prove(venue=venue, emitted=emission.ledger.ids, made=made_by(roles), starts=starts, ends=ends)
+        return Outcome(venue, emission.ledger.count, duration_s, latencies_s, proof, tuple(ground.next_commands))
 
 
 @contextmanager
@@ -131,53 +107,58 @@ def _services(settings: Settings) -> Iterator[Services]:
 
 def _play(
     emission: Emission,
-    workers: Workers,
+    workers: Crew,
+    roles: Sequence[Role],
     services: Services,
     partitions: Sequence[Partition],
     starts: Offsets,
     show: Show,
+    rest_s: float,
 ) -> tuple[float, dict[str, float | None]]:
-    """Let the bot play, and watch until both workers have taken everything; how long it took, and the latencies."""
+    """Let the bot play, and watch until all that follows is done and stored; how long it took, and the latencies."""
     probes = _probes(emission.ledger, services)
+    course = Course(
+        codec=services.codec, reader=services.reader, history=services.history, venue=emission.venue,
+        made=made_by(roles), starts=starts,
+    )  # fmt: skip
     with ExitStack() as last:
-        lags = [last.enter_context(closing(_lag_gauge(name, services, partitions, starts))) for name in GROUPS]
+        lags = [last.enter_context(closing(_lag_gauge(role, services, partitions, starts))) for role in roles]
         gauges = Gauges(reader=services.reader, workers=lags, partitions=partitions, emission=emission, probes=probes)
         began = time.monotonic()
         parts: list[Emission | Probe] = [emission, *probes]
         for part in parts:
             last.callback(part.stop)
             part.start()
-        _watch(emission, workers, gauges, show)
+        _watch(emission, workers, gauges, course, show, rest_s)
         return time.monotonic() - began, {probe.name: probe.median_s() for probe in probes}
 
 
-def _watch(emission: Emission, workers: Workers, gauges: Gauges, show: Show) -> None:
-    stall = Stall()
+def _watch(emission: Emission, workers: Crew, gauges: Gauges, course: Course, show: Show, rest_s: float) -> None:
+    stall, rest = Stall(), Rest(rest_s)
     while True:
         workers.check()
-        is_played = emission.is_done()
-        snapshot = gauges.read()
+        # In this order: what follows from an event is on the tape before anybody is asked how far he is behind its end.
+        coming = course.still_to_come(emission.market_end_us()) if emission.is_done() else None
+        snapshot = gauges.read(coming)
         show(snapshot)
-        if is_played and not any(worker.lag for worker in snapshot.workers.values()):
+        if coming is not None and not coming and rest.look(snapshot):
             return
         stall.look(snapshot)
         time.sleep(LOOK_INTERVAL_S)
 
 
-def _end(workers: Workers) -> None:
+def _end(workers: Crew) -> None:
     failed = {name: code for name, code in workers.stop().items() if code}
     if failed:
         told = ", ".join(f"{name} with exit code {code}" for name, code in failed.items())
         raise DemoFailed(f"not every worker ended in order: {told}; their logs say why")
 
 
-def _lag_gauge(name: str, services: Services, partitions: Sequence[Partition], starts: Offsets) -> LagGauge:
-    catalogue = services.catalogue
-    records = RECORDS if name == "state" else [one.record for one in catalogue]
-    read = {catalogue.topic_name(catalogue.by_record(record)) for record in records}
-    offsets = GroupOffsets(KafkaSettings.of(services.settings), GROUPS[name])
+def _lag_gauge(role: Role, services: Services, partitions: Sequence[Partition], starts: Offsets) -> LagGauge:
+    topics = role.topics(services.catalogue)
+    offsets = GroupOffsets(KafkaSettings.of(services.settings), role.group)
     return LagGauge(
-        name=name, offsets=offsets, partitions=[one for one in partitions if one.topic in read], starts=starts
+        name=role.name, offsets=offsets, partitions=[one for one in partitions if one.topic in topics], starts=starts
     )
 
 

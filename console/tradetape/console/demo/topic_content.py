@@ -1,6 +1,7 @@
 """What one run left on a topic, counted from the raw records: events by id, what cannot be decoded, the newest of each series.
 
-It asks no worker. Two records of one event count once; an undecodable record counts by its place on the tape.
+It asks no worker. Two records of one event count once; an undecodable record counts by its place on the tape. Decisions
+and money are kept whole, since they are few and have to agree with each other.
 """
 
 from __future__ import annotations
@@ -8,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from typing import Any, NamedTuple
 
+from tradetape.console.demo.bot import SOURCE
 from tradetape.schemas import Codec, DecodeError, EventType
+from tradetape.schemas.catalogue import Delivery
 from tradetape.streams.record import Record
 
 WORKER_HEADER = "x-worker"
 PLACE_HEADERS = tuple(f"__connect.errors.{name}" for name in ("topic", "partition", "offset"))
+STAMPED_ANEW = ("emitted_at", "producer_run_id", "producer_seq")
+"""What may differ where an event is told again after a crash."""
 
 
 class Place(NamedTuple):
@@ -38,10 +43,16 @@ class TopicContent:
         self.event_type = event_type
         self.topic = codec.catalogue.topic_name(event_type)
         self.id_at: dict[Place, str] = {}
+        self.derived: set[str] = set()
+        """Ids of events that somebody else emitted than the bot."""
         self.unreadable: dict[Place, str] = {}
         """Reasons by place."""
         self.newest: dict[tuple[Hashable, ...], Newest] = {}
         """By the values of the series key; empty for records that are nobody's successor."""
+        self.events: dict[str, dict[str, Any]] = {}
+        """Decisions and money by id, as plain fields; empty for market data."""
+        self.altered: set[str] = set()
+        """The ids of those that came again and said something else."""
         self._codec = codec
         self._venue = venue
 
@@ -62,7 +73,16 @@ class TopicContent:
             return
         if fields["venue"] == self._venue:
             self.id_at[place] = fields["event_id"]
+            if fields["producer"] != SOURCE:
+                self.derived.add(fields["event_id"])
             self._fold(record, place, fields)
+            if self.event_type.delivery is Delivery.DECISION:
+                self._keep(fields)
+
+    def _keep(self, fields: dict[str, Any]) -> None:
+        known = self.events.setdefault(fields["event_id"], fields)
+        if any(known[name] != value for name, value in fields.items() if name not in STAMPED_ANEW):
+            self.altered.add(fields["event_id"])
 
     def _fold(self, record: Record, place: Place, fields: dict[str, Any]) -> None:
         if self.event_type.series_key:

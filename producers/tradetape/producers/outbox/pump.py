@@ -1,6 +1,9 @@
 """From the outbox to Kafka: a thread that hands over, waits for the broker's word, and only then removes (I4).
 
 It never gives a record up: what a topic cannot take holds that topic's lane or is parked, and both stay on the disk.
+
+It works in slices and lets other threads run between them. Whoever emits gives the interpreter's lock away while SQLite
+writes, and would get it back only after whatever the pump does at one go, or after the 5 ms that the interpreter grants.
 """
 
 from __future__ import annotations
@@ -19,7 +22,12 @@ from tradetape.producers.market import Fate
 from tradetape.producers.outbox.lane import Failure, Lane
 from tradetape.producers.outbox.store import OutboxStore, Stored
 
-ROUND_RECORDS = 500
+SLICE_RECORDS = 20
+"""How many records are read and handed over, or removed, before other threads get a turn."""
+TURN_S = 0.0001
+"""How long such a turn is: a thread that waits for the interpreter's lock has it by then."""
+ROUND_SLICES = 10
+"""How many slices make a round; their reports come at one go, so they are few."""
 ROUND_BYTES = 1_048_576
 POLL_S = 0.005
 """How long a record that comes while others are on their way may wait until the pump looks."""
@@ -143,7 +151,12 @@ class Pump:
 
     def _remove(self, topic: str) -> None:
         """Until the disk takes the removal, the lane's next round must wait, or it would repeat the last one."""
-        self._store.remove(topic, self._unremoved[topic])
+        unremoved = self._unremoved[topic]
+        while unremoved:
+            self._store.remove(topic, unremoved[:SLICE_RECORDS])
+            del unremoved[:SLICE_RECORDS]
+            if unremoved:
+                time.sleep(TURN_S)
         del self._unremoved[topic]
         self._tell_progress()
 
@@ -152,20 +165,32 @@ class Pump:
             self._progress.notify_all()
 
     def _send_round(self, lane: Lane) -> bool:
-        """Hand the next records over; whether there is reason to look again soon."""
-        waiting = self._store.oldest(lane.topic, limit=ROUND_RECORDS, max_bytes=ROUND_BYTES)
-        if not waiting:
-            return False
-        for record in lane.round_of(waiting):
+        """Hand the next records over, slice after slice; whether there is reason to look again soon."""
+        last, room_bytes = 0, ROUND_BYTES
+        for _ in range(ROUND_SLICES):
+            waiting = self._store.oldest(lane.topic, after=last, limit=SLICE_RECORDS, max_bytes=room_bytes)
+            if not waiting:
+                break
+            last = waiting[-1].number
+            room_bytes -= sum(len(record.payload) for record in waiting)
+            chosen = lane.round_of(waiting)
+            if not self._send_slice(lane, chosen) or len(chosen) < SLICE_RECORDS or room_bytes <= 0:
+                break
+            time.sleep(TURN_S)
+        return last > 0
+
+    def _send_slice(self, lane: Lane, records: list[Stored]) -> bool:
+        """Hand these over; False where one of them, and all behind it, has to wait."""
+        for record in records:
             if record.is_input:
                 fate = self._fate(record)
                 if fate is Fate.UNDERWAY:
-                    break
+                    return False
                 if fate is Fate.ARRIVED:
                     self._unremoved.setdefault(lane.topic, []).append(record)
                     continue
             if not self._send(lane, record):
-                break
+                return False
         return True
 
     def _fate(self, record: Stored) -> Fate:

@@ -46,7 +46,7 @@ INSERT INTO waiting (topic, number, event_id, key, payload, timestamp_ms, is_inp
 -- name: oldest
 SELECT number, event_id, key, payload, timestamp_ms, is_input
 FROM waiting
-WHERE topic = ?
+WHERE topic = ? AND number > ?
 ORDER BY number
 LIMIT ?
 

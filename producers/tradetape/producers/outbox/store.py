@@ -199,17 +199,19 @@ class OutboxStore:
 
     def topics(self) -> list[str]:
         """The topics that records ever went to."""
-        with self._lock:
-            return list(self._topics)
+        return list(self._topics)
 
-    def oldest(self, topic: str, *, limit: int, max_bytes: int) -> list[Stored]:
-        """The first records that wait for a topic, in order, at least one if there is any. Raises OutboxUnavailable."""
+    def oldest(self, topic: str, *, after: int = 0, limit: int, max_bytes: int) -> list[Stored]:
+        """The first records behind `after` that wait for a topic, in order, at least one if there is any.
+
+        Raises OutboxUnavailable.
+        """
         found: list[Stored] = []
         if not self._waiting[topic]:
             return found
         # On the pump's own connection, without the lock: each row lets another thread run, and `emit` would wait for all.
         with self._mapped_and_aside():
-            rows = self._pumping.execute(_statement("oldest"), (self._topics[topic], limit))
+            rows = self._pumping.execute(_statement("oldest"), (self._topics[topic], after, limit))
             for number, event_id, key, payload, timestamp_ms, is_input in rows:
                 found.append(Stored(number, event_id, key, payload, timestamp_ms, bool(is_input)))
                 max_bytes -= len(found[-1].payload)

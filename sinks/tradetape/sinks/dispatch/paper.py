@@ -17,7 +17,7 @@ from psycopg.rows import dict_row
 from tradetape.schemas import Action, Codec, DispatchOutcome, Event, Side, Trade, times
 from tradetape.sinks.dispatch.executor import Answer, Order
 from tradetape.sinks.dispatch.intents import Intents, statement
-from tradetape.sinks.dispatch.market_time import Bar, MarketTime
+from tradetape.sinks.dispatch.market_time import Bar, MarketTime, key_of
 from tradetape.sinks.dispatch.paper_fills import CannotPlace, PaperOrder, PaperTerms, filled, order_id, placed, price_in
 
 
@@ -38,7 +38,9 @@ class PaperExecutor:
         self._terms = terms
         self._lock = threading.Lock()
         self._open: dict[tuple[str, int], PaperOrder] = {}
-        market.listen(self.on_bar)
+        self._coming: dict[tuple[str, int], PaperOrder] = {}
+        """Taken, and open once the market tells its bars from the order's time on."""
+        market.listen(self)
 
     def submit(self, order: Order) -> Answer:
         """Take an order; REJECTED for one that says too little."""
@@ -69,34 +71,45 @@ class PaperExecutor:
         if row is None:
             # Known: it is open already, or it is filled.
             return
-        with self._lock:
-            self._open[_id(paper)] = paper
-        assert trade.event_time is not None
-        event_time_us = times.from_datetime(trade.event_time)
-        now_us = self._market.time_us(trade.venue, trade.symbol)
-        if now_us is not None and now_us > event_time_us:
-            # Candles that may fill it have gone by.
-            self._market.go_back(order.partition, event_time_us)
+        self._follow(paper)
 
     def taken(self, partitions: list[int]) -> None:
         """Take up the open orders of these partitions."""
         with self._intents.session() as connection, connection.cursor(row_factory=dict_row) as cursor:
             rows = cursor.execute(statement("open_paper_orders"), {"partitions": partitions}).fetchall()
-        papers = [self._from_row(row) for row in rows]
+        for row in rows:
+            self._follow(self._from_row(row))
+
+    def _follow(self, paper: PaperOrder) -> None:
+        """Have it open before the first candle is told that can fill it: no later one may come first."""
+        order, trade = paper.order, paper.order.trade
         with self._lock:
-            self._open |= {_id(one): one for one in papers}
-        for one in papers:
-            event_time = one.order.trade.event_time
-            assert event_time is not None
-            if one.candle_offset < 0:
-                self._market.go_back(one.order.partition, times.from_datetime(event_time))
-            else:
-                self._market.go_back_to(one.order.partition, one.candle_offset + 1)
+            self._coming[_id(paper)] = paper
+
+        def ready() -> None:
+            with self._lock:
+                # Not when it was cancelled meanwhile, or its partition was somebody else's.
+                if self._coming.get(_id(paper)) is paper:
+                    self._open[_id(paper)] = self._coming.pop(_id(paper))
+
+        if paper.candle_offset >= 0:
+            self._market.tell_from_offset(order.partition, paper.candle_offset + 1, ready)
+            return
+        assert trade.event_time is not None
+        key = key_of(trade.venue, trade.symbol)
+        self._market.tell_from(order.partition, key, times.from_datetime(trade.event_time), ready)
 
     def released(self, partitions: list[int]) -> None:
         """Forget theirs."""
         with self._lock:
-            self._open = {key: one for key, one in self._open.items() if one.order.partition not in partitions}
+            for orders in (self._coming, self._open):
+                for key in [key for key, one in orders.items() if one.order.partition in partitions]:
+                    del orders[key]
+
+    def wants(self, key: bytes) -> bool:
+        """Whether an order of this market is open."""
+        with self._lock:
+            return any(key_of(one.order.trade.venue, one.order.trade.symbol) == key for one in self._open.values())
 
     def on_bar(self, bar: Bar) -> None:
         """Fill what this bar fills. Raises Transient, after which the same bar comes again."""
@@ -133,7 +146,8 @@ class PaperExecutor:
 
     def _cancel(self, position_id: str) -> None:
         with self._lock:
-            self._end(one for one in self._open.values() if one.position_id == position_id)
+            taken = [*self._coming.values(), *self._open.values()]
+            self._end(one for one in taken if one.position_id == position_id)
 
     def _end(self, papers: Iterable[PaperOrder]) -> None:
         for one in [*papers]:
@@ -147,7 +161,8 @@ class PaperExecutor:
                 "is_done": paper.is_done,
             })  # fmt: skip
         if paper.is_done:
-            del self._open[_id(paper)]
+            self._coming.pop(_id(paper), None)
+            self._open.pop(_id(paper), None)
         else:
             self._open[_id(paper)] = paper
 

@@ -60,12 +60,13 @@ def placed(order: Order) -> PaperOrder:
     if trade.order_type is not OrderType.MARKET and order.leg_index == 0 and trade.planned_entry_price is None:
         raise CannotPlace(f"a {trade.order_type.value} order needs planned_entry_price")
     return PaperOrder(
-        order=order, position_id=trade.position_ref or str(trade.trade_id), side=_side(trade.action, trade.direction),
+        order=order, position_id=trade.position_ref or str(trade.trade_id), side=side_of(trade.action, trade.direction),
         is_opening=not is_closing, size=size,
     )  # fmt: skip
 
 
-def _side(action: Action, direction: Direction) -> Side:
+def side_of(action: Action, direction: Direction) -> Side:
+    """What a trade's orders do. Raises CannotPlace."""
     if direction not in (Direction.LONG, Direction.SHORT):
         raise CannotPlace(f"direction {direction.value} says neither buy nor sell")
     return Side.BUY if (direction is Direction.LONG) == (action not in CLOSING) else Side.SELL
@@ -129,7 +130,7 @@ def filled(
 
 def _fill(paper: PaperOrder, candle: Candle, price: Decimal, quantity: Decimal, terms: PaperTerms) -> Fill:
     order, trade = paper.order, paper.order.trade
-    amount = _money(_WIDE.multiply(price, quantity))
+    amount = amount_of(price, quantity)
     is_resting = _wanted_price(order) is not None and trade.order_type not in _STOPS
     return Fill(
         venue=trade.venue, symbol=trade.symbol, run_mode=trade.run_mode, correlation_id=trade.correlation_id,
@@ -145,6 +146,11 @@ def _fill(paper: PaperOrder, candle: Candle, price: Decimal, quantity: Decimal, 
 def order_id(order: Order) -> str:
     """The id that the paper executor gives an order: always the same."""
     return f"paper-{order.trade.trade_id}-{order.leg_index}"
+
+
+def amount_of(price: Decimal, quantity: Decimal) -> Decimal:
+    """Their product, rounded to what the tape can hold."""
+    return _money(_WIDE.multiply(price, quantity))
 
 
 def _money(value: Decimal) -> Decimal:

@@ -1,5 +1,7 @@
 """A person says what became of an order in doubt: first in the table, then on the tape, then that the tape has it.
 
+Where the person knows of a fill it goes onto the tape before the outcome, so that no outcome stands there without it.
+
 A crash in between is mended by the same command again, or by the tape itself when the partition is next taken.
 """
 
@@ -37,8 +39,12 @@ def resolve(
     meaning: str,
     why: str,
     external_id: str | None = None,
+    fill_of: Callable[[Attempt], Event] | None = None,
 ) -> Attempt:
-    """Give an order in doubt its outcome; what is known of it then. Raises NotInDoubt, DatabaseUnavailable, EffectsRefused."""
+    """Give an order in doubt its outcome; what is known of it then. `fill_of` makes the fill that the person tells of.
+
+    Raises NotInDoubt, DatabaseUnavailable, EffectsRefused.
+    """
     order = {"trade_id": trade_id, "leg_index": leg_index}
     with passing_errors():
         connection.execute(statement("durable"))
@@ -50,6 +56,8 @@ def resolve(
         if resolved is None:
             state = known.outcome.value if known.outcome else "still open: its dispatcher goes on with it"
             raise NotInDoubt(f"trade {trade_id} leg {leg_index} is not in doubt: {state}")
+        if fill_of is not None:
+            tell(fill_of(resolved))
         tell(event_of(resolved))
         connection.execute(statement("on_tape"), {
             "trade_ids": [trade_id], "leg_indexes": [leg_index], "attempts": [resolved.attempt],

@@ -20,6 +20,7 @@ from tradetape.sinks.dispatch.job import Attempt, Job
 from tradetape.sinks.dispatch.lanes import PARALLEL, Lanes
 from tradetape.sinks.dispatch.market_time import MarketTime
 from tradetape.sinks.dispatch.offset_window import OffsetWindow
+from tradetape.sinks.dispatch.telling import Telling
 from tradetape.sinks.errors import ExecutorBusy
 from tradetape.streams.backoff import Backoff
 from tradetape.streams.dead_letters import DeadLetters
@@ -56,6 +57,7 @@ class DispatchSink:
         dispatcher: Dispatcher,
         executor: Executor,
         reader: TopicReader,
+        telling: Telling,
         dead_letters: DeadLetters,
         run_mode: RunMode,
         market: MarketTime | None = None,
@@ -74,6 +76,7 @@ class DispatchSink:
         self._dispatcher = dispatcher
         self._executor = executor
         self._reader = reader
+        self._telling = telling
         self._dead_letters = dead_letters
         self._run_mode = run_mode
         self._market = market
@@ -234,6 +237,7 @@ class DispatchSink:
         if self._market is not None:
             self._market.close()
         self._intents.close()
+        self._telling.close()
 
     def _work(self, job: Job) -> None:
         """Bring one order to its end, however long what it needs is away. In a thread of the lanes."""

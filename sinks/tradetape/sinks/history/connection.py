@@ -12,7 +12,8 @@ from tradetape.sinks.errors import DatabaseUnavailable, SchemaBehind
 
 CONNECT_TIMEOUT_S = 10
 GUARDS = {
-    "idle_in_transaction_session_timeout": "10s",
+    # Rows wait in their transaction for the dead letters among them: dead_letters.ACKNOWLEDGE_TIMEOUT_S at most.
+    "idle_in_transaction_session_timeout": "40s",
     "lock_timeout": "10s",
     "statement_timeout": "60s",
     "timezone": "UTC",

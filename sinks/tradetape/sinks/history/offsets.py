@@ -117,10 +117,19 @@ class Offsets:
         starts: dict[tuple[str, int], int] = {place: one.next_offset or 0 for place, one in self.held.items()}
         return [one for one in records if one.offset >= starts.get((one.topic, one.partition), sys.maxsize)]
 
-    def release(self, partitions: Iterable[Partition]) -> None:
-        """Forget partitions that belong to somebody else now."""
-        for one in partitions:
-            self.held.pop(one, None)
+    def release(self, partitions: Iterable[Partition]) -> dict[Partition, Holding]:
+        """Forget partitions that belong to somebody else now; how they were held."""
+        return {one: self.held.pop(one) for one in partitions if one in self.held}
+
+    def disown(self, connection: psycopg.Connection, released: Mapping[Partition, Holding]) -> None:
+        """Say that nothing of this session can write to them any more: it lives on, for what else it holds."""
+        parameters = {
+            "sink": self._sink,
+            "uuids": [one.uuid for one in released.values()],
+            "partitions": [one.partition for one in released],
+            "epochs": [one.epoch for one in released.values()],
+        }
+        connection.execute(query("release"), parameters)
 
     def check_topics(self) -> None:
         """Raises HistoryLost where a topic that we hold was made anew: offsets of the old one say nothing of the new one."""

@@ -49,6 +49,13 @@ WHERE sink = %(sink)s AND topic_uuid = %(uuid)s AND partition = %(partition)s
        IN (SELECT * FROM unnest(%(tried_pids)s::int[], %(tried_starts)s::timestamptz[])))
 RETURNING epoch, next_offset
 
+-- name: release
+-- Nobody owns these partitions, unless another sink took them meanwhile: no session has to end for the next one's claim.
+UPDATE tradetape.sink_offsets o
+SET owner_pid = 0, owner_backend_start = 'epoch', updated_at = now()
+FROM unnest(%(uuids)s::text[], %(partitions)s::int[], %(epochs)s::bigint[]) AS n (uuid, partition, epoch)
+WHERE o.sink = %(sink)s AND o.topic_uuid = n.uuid AND o.partition = n.partition AND o.epoch = n.epoch
+
 -- name: advance
 -- The fence, last statement of every write: one row for each partition written, or nothing is.
 UPDATE tradetape.sink_offsets o

@@ -103,8 +103,16 @@ class HistorySink:
             return self._offsets.claim(session.connection, partitions)
 
     def released(self, partitions: Iterable[Partition]) -> None:
-        """They are somebody else's now."""
-        self._offsets.release(partitions)
+        """They are somebody else's now. No batch is being written meanwhile, so their next owner need not end our session."""
+        released = self._offsets.release(partitions)
+        if not self._offsets.held:
+            self.forget_session()
+        elif released and self._session is not None:
+            try:
+                with self._lost_session_forgotten(), passing_errors():
+                    self._offsets.disown(self._session.connection, released)
+            except DatabaseUnavailable as error:
+                logger.warning("still the owner of what is released: %s", error, extra={"action": "release"})
 
     def process(self, batch: Sequence[Record]) -> None:
         """Store what the batch holds. Raises DatabaseUnavailable, RegistryUnreachable, Fenced, WentBack, SchemaBehind."""

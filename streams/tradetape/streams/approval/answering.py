@@ -30,13 +30,13 @@ def decision_of(signal: TradeSignal, facts: Facts, policy: Policy, *, trades: Ev
         facts=record(facts, policy.limits),
         policy_version=policy.version,
         reasons=verdict.reasons,
-        trade_id=_trade_id(signal, trades) if verdict.outcome == DecisionOutcome.PASSED else None,
+        trade_id=trade_id_of(signal, trades=trades) if verdict.outcome == DecisionOutcome.PASSED else None,
     )
 
 
 def trade_of(signal: TradeSignal, *, trades: EventType) -> Trade:
     """The trade of a signal that passed, in full: nothing of it is known only here and now."""
-    trade_id = _trade_id(signal, trades)
+    trade_id = trade_id_of(signal, trades=trades)
     return Trade(
         event_time=signal.event_time,
         run_mode=signal.run_mode,
@@ -67,6 +67,7 @@ def trade_of(signal: TradeSignal, *, trades: EventType) -> Trade:
     )
 
 
-def _trade_id(signal: TradeSignal, trades: EventType) -> str:
+def trade_id_of(signal: TradeSignal, *, trades: EventType) -> str:
+    """The id that the trade of a signal has, if it becomes one."""
     assert trades.derive_id is not None, "a trade has a natural key"
     return trades.derive_id({"signal_id": signal.signal_id, "account_id": None})

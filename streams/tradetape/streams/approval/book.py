@@ -110,6 +110,11 @@ class Book:
                 self._open(decision.trade_id, OpenTrade(series, FIRST_LEG))
             self._set_last(series, Last(opened_at=decision.event_time, trade_id=decision.trade_id, price=facts.price))
 
+    def refused(self, trade_id: str) -> None:
+        """There is no such trade, whatever another decision said. When its symbol was traded last stays as that said."""
+        if self.trades.pop(trade_id, None) is not None:
+            self.changed_trades.add(trade_id)
+
     def closed(self, closed: TradeClosed) -> None:
         """A position has ended."""
         self._end(closed.trade_id)

@@ -134,6 +134,15 @@ class Memory:
                 pipeline.set(self._answer_keys(signal_id)[1], _encode(output), px=TRADE_EXPIRY_MS, nx=True)
             pipeline.execute()
 
+    def correct(self, decisions: Mapping[str, Output]) -> None:
+        """Another decision holds, by signal; its trade is made of the signal where it passed. Raises StateUnavailable."""
+        with mapped_errors(), self._client.pipeline(transaction=True) as pipeline:
+            for signal_id, output in decisions.items():
+                decision_key, trade_key = self._answer_keys(signal_id)
+                pipeline.set(decision_key, _encode(output), px=EXPIRY_MS)
+                pipeline.delete(trade_key)
+            pipeline.execute()
+
     def touch(self) -> None:
         """It is in use. Raises StateUnavailable."""
         with mapped_errors(), self._client.pipeline(transaction=False) as pipeline:

@@ -17,7 +17,7 @@ from tradetape.schemas import (
     TradeDispatch,
     TradeSignal,
 )
-from tradetape.streams.approval.answering import decision_of, trade_of
+from tradetape.streams.approval.answering import decision_of, trade_id_of, trade_of
 from tradetape.streams.approval.memory import Answer, Recalled
 from tradetape.streams.approval.policy import Policy
 from tradetape.streams.effects import Effects, Output
@@ -89,7 +89,10 @@ class Round:
         """An answer with its trade. The tape may know a decision alone, where a worker died before its trade was sent."""
         decision = self._codec.decode(answer.decision.topic, answer.decision.value)
         assert isinstance(decision, SignalDecision)
-        if answer.trade is not None or decision.outcome != DecisionOutcome.PASSED:
+        if decision.outcome != DecisionOutcome.PASSED:
+            self.book.refused(trade_id_of(signal, trades=self._trades))
+            return answer
+        if answer.trade is not None:
             return answer
         trade = trade_of(signal, trades=self._trades)
         (output,) = self._effects.stamped([trade], ahead=len(self.stamped))

@@ -24,6 +24,7 @@ from tradetape.streams.approval.book import Book
 from tradetape.streams.approval.memory import Memory, Recalled
 from tradetape.streams.effects import Output
 from tradetape.streams.processor import Partition
+from tradetape.streams.reading_turn import ReadingTurn
 from tradetape.streams.record import Record
 from tradetape.streams.topic_reader import TopicReader
 
@@ -47,15 +48,18 @@ class TapeMemory:
         """Close the connection."""
         self._reader.close()
 
-    def decided(self, signal_ids: Collection[str], since_ms: int) -> set[str]:
-        """Those of the signals that have a decision, emitted at or after a time. Raises BrokersUnreachable, TopicMissing."""
-        wanted, found = set(signal_ids), set[str]()
+    def first_decisions(self, signal_ids: Collection[str], since_ms: int) -> dict[str, Output]:
+        """The first decision on each of the signals that has one, emitted at or after a time: the one that holds.
+
+        Raises BrokersUnreachable, TopicMissing.
+        """
+        wanted, found = set(signal_ids), dict[str, Output]()
         partitions = self.partitions(SignalDecision)
         starts = self._reader.offsets_at(partitions, since_ms)
         for record in self._reader.read(starts, self._reader.ends(partitions)):
             event = self.event(record)
             if isinstance(event, SignalDecision) and event.signal_id in wanted:
-                found.add(event.signal_id)
+                found.setdefault(event.signal_id, output_of(record))
         return found
 
     def partitions(self, event_class: type) -> list[Partition]:
@@ -66,8 +70,12 @@ class TapeMemory:
         """Where a topic begins."""
         return self._reader.begins(self.partitions(event_class))
 
+    def ends(self, event_class: type) -> dict[Partition, int]:
+        """Where a topic ends now."""
+        return self._reader.ends(self.partitions(event_class))
+
     def read(self, starts: dict[Partition, int]) -> Iterator[Record]:
-        """What came since; `starts` moves along with it."""
+        """What came since; `starts` is moved there once all of it was given."""
         ends = self._reader.ends(list(starts))
         yield from self._reader.read(dict(starts), ends)
         starts.update(ends)
@@ -89,8 +97,10 @@ class TapeMemory:
 class Rebuilding:
     """One reading of the tape into one memory, which can be continued until nobody writes in between."""
 
-    def __init__(self, tape: TapeMemory, memory: Memory, *, since_ms: int) -> None:
+    def __init__(self, tape: TapeMemory, memory: Memory, *, since_ms: int, turn: ReadingTurn) -> None:
         self.book = Book()
+        self._turn = turn
+        self._has_news = False
         self._tape = tape
         self._memory = memory
         self._since_ms = since_ms
@@ -98,6 +108,8 @@ class Rebuilding:
         self._places = [tape.begins(event_class) for event_class in _READ]
         self._decisions: dict[str, Output] = {}
         self._trades: dict[str, Output] = {}
+        self._refused: set[int] = set()
+        """Hashes of refused signals: a later decision that passes one is void. Some 60 MB for a million."""
 
     def is_for(self, recalled: Recalled) -> bool:
         """Whether this memory holds the answers that were read so far; the first one that it is asked about does."""
@@ -109,19 +121,24 @@ class Rebuilding:
         self._memory_identity = recalled._replace(is_valid=True, generation=generation).identity
 
     def go_on(self) -> bool:
-        """Read to the present end; whether anything was new. Raises BrokersUnreachable, HistoryLost, StateUnavailable."""
-        is_new = False
+        """Read to the present end; whether anything was new since that was last reached.
+
+        Raises StillReading, to be called again, BrokersUnreachable, HistoryLost, StateUnavailable.
+        """
         for place in self._places:
             for record in self._tape.read(place):
-                is_new = True
+                self._has_news = True
                 self._note(record)
+                place[Partition(record.topic, record.partition)] = record.offset + 1
+                self._turn.check(record.topic)
         self._learn()
-        return is_new
+        had_news, self._has_news = self._has_news, False
+        return had_news
 
     def _note(self, record: Record) -> None:
         event = self._tape.event(record)
         if isinstance(event, SignalDecision):
-            self.book.decided(event)
+            self._decided(event)
             self._answer(self._decisions, event.signal_id, record)
         elif isinstance(event, Trade):
             self.book.approved(event)
@@ -130,6 +147,14 @@ class Rebuilding:
             self.book.dispatched(event)
         elif isinstance(event, TradeClosed):
             self.book.closed(event)
+
+    def _decided(self, decision: SignalDecision) -> None:
+        """The first decision on a signal holds."""
+        number = hash(decision.signal_id)
+        if decision.trade_id is None:
+            self._refused.add(number)
+        elif number not in self._refused:
+            self.book.decided(decision)
 
     def _answer(self, answers: dict[str, Output], signal_id: str, record: Record) -> None:
         if record.timestamp_ms >= self._since_ms:

@@ -21,6 +21,7 @@ from typing import Any, TextIO, TypeVar
 
 import faust
 import msgspec
+from aiokafka.errors import KafkaConnectionError
 from faust.exceptions import AlreadyConfiguredWarning, ConsumerNotStarted
 
 from tradetape.producers.connection import KafkaSettings
@@ -123,6 +124,8 @@ class FaustEngine:
         self._done: dict[Partition, int] = {}
         self._quarantine = Quarantine(processor)
         self._earlier = EarlierRecords(self._limits.suspect_records)
+        self._has_joined = False
+        """The group, whose coordinator is a broker that answers."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"tradetape-{processor.name}")
 
     def run(self, stop: threading.Event) -> None:
@@ -161,8 +164,9 @@ class FaustEngine:
             if (reason := worker.crash_reason or app.crash_reason) is not None:
                 return _as_exception(reason)
             if started.done() and (error := started.exception()) is not None:
-                return error
-            if not started.done() and time.monotonic() - began > self._limits.unreachable_after_s:
+                return _as_exception(error)
+            # Not whether the start is done: it goes on for as long as the worker runs.
+            if not self._has_joined and time.monotonic() - began > self._limits.unreachable_after_s:
                 return BrokersUnreachable(f"no broker has answered for {self._limits.unreachable_after_s:.0f} s")
             self._observe(app)
         return None
@@ -235,6 +239,7 @@ class FaustEngine:
         return events
 
     async def _on_rebalance(self, *_: Any, **__: Any) -> None:
+        self._has_joined = True
         self._earlier.forget()
 
     def _suspects(self, app: Any, batch: Sequence[Record]) -> list[Record]:
@@ -321,4 +326,6 @@ async def _at_most(timeout_s: float, awaited: Awaitable[Any]) -> bool:
 
 
 def _as_exception(reason: BaseException | str) -> BaseException:
+    if isinstance(reason, KafkaConnectionError):
+        return BrokersUnreachable(f"Kafka: {reason}")
     return reason if isinstance(reason, BaseException) else Terminal(str(reason))

@@ -3,6 +3,11 @@
 A signal is answered once. The answer is written to the memory before it is emitted, in one step with the book that it
 rests on, so a signal that comes again, after a crash or to another worker, gets the same answer, byte for byte. The
 decision is on the tape before its trade is: no trade stands there that nobody approved.
+
+Two memories may give a signal two answers: one worker stalls between memory and tape, Redis is emptied, the next owner
+knows nothing of it. The first decision on the tape is the answer then, and only it is followed by a trade. Whoever has
+put a decision there looks for an earlier one, unless there can be none: the memory that it was written into is still
+there, and was there before the signal was.
 """
 
 from __future__ import annotations
@@ -24,6 +29,8 @@ from tradetape.streams.approval.tape_memory import Rebuilding, TapeMemory
 from tradetape.streams.dead_letters import DeadLetters
 from tradetape.streams.effects import Effects
 from tradetape.streams.errors import StateUnavailable
+from tradetape.streams.processor import Partition
+from tradetape.streams.reading_turn import ReadingTurn
 from tradetape.streams.record import Record
 
 logger = logging.getLogger("tradetape.streams")
@@ -63,6 +70,7 @@ class Approval:
         policy: Policy | None = None,
         name: str = "approval",
         settle_s: float = SETTLE_S,
+        turn: ReadingTurn | None = None,
         now_us: Callable[[], int] = wall_clock_us,
     ) -> None:
         """`now_us` only tells whether Redis may have forgotten an answer; no decision rests on it.
@@ -80,10 +88,14 @@ class Approval:
         self._run_mode = run_mode
         self._policy = policy or Policy()
         self._settle_s = settle_s
+        self._turn = turn or ReadingTurn()
         self._now_us = now_us
         self.topics = tuple(codec.catalogue.topic_name(codec.catalogue.by_class(one)) for one in _READ)
         self._generation = ""
         """The memory that holds all that this worker has said."""
+        self._signals_before: dict[Partition, int] = {}
+        """Where the signals ended when this memory was there already."""
+        self._signals_before_of = ""
         self._reading: Rebuilding | None = None
         """Of the tape, while a memory is new."""
         self._said: dict[str, Answer] = {}
@@ -92,29 +104,56 @@ class Approval:
 
     def process(self, batch: Sequence[Record]) -> None:
         """Answer the signals of the batch, and note which trades have ended. Raises Transient, BadRecord."""
+        self._turn.begin()
         # Step 1: what of it is to be acted on.
         items, undecodable = self._items(batch)
-        signal_ids = {one.event.signal_id for one in items if isinstance(one.event, TradeSignal)}
-        self._said = {signal_id: answer for signal_id, answer in self._said.items() if signal_id in signal_ids}
+        signals = {one.event.signal_id: one.record for one in items if isinstance(one.event, TradeSignal)}
+        self._said = {signal_id: answer for signal_id, answer in self._said.items() if signal_id in signals}
         sent: set[str] = set()
         while items:
             # Step 2: decide, and write the answers down, in one step with the book that they rest on.
-            self._said = self._answered(items)
-            # Step 3: onto the tape, each decision before its trade.
-            self._send([answer for signal_id, answer in self._said.items() if signal_id not in sent])
+            self._said = self._answered(items, signals)
+            # Step 3: the decisions onto the tape.
+            self._effects.send([one.decision for signal_id, one in self._said.items() if signal_id not in sent])
             sent.update(self._said)
-            # Step 4: whoever rebuilt a lost memory meanwhile may not have seen that on the tape yet: look once more.
+            # Step 4: whether they stand, and the memory holds them. One that is lost is made anew from the tape.
             marker = self._memory.recall(())
-            if marker.is_valid and marker.generation == self._generation:
+            is_there = marker.is_valid and marker.generation == self._generation
+            if not self._overruled(signals, is_there=is_there) and is_there:
                 break
+        # Step 5: their trades.
+        self._effects.send([one.trade for one in self._said.values() if one.trade is not None])
         self._said = {}
         # Last: while Redis is away the batch comes again and again, and each time would repeat its dead letters.
         for record, why in undecodable:
             self._dead_letters.send(record, why.reason, why, stage="VALUE_CONVERTER")
 
-    def _send(self, answers: Sequence[Answer]) -> None:
-        self._effects.send([one.decision for one in answers])
-        self._effects.send([one.trade for one in answers if one.trade is not None])
+    def _overruled(self, signals: Mapping[str, Record], *, is_there: bool) -> bool:
+        """Give way to decisions that lie on the tape before ours; whether there was any.
+
+        `is_there` says that the memory is the one that ours were written into.
+        """
+        disputed = {
+            signal_id: record.timestamp_ms
+            for signal_id, record in signals.items()
+            if signal_id in self._said and not (is_there and self._is_newer_than_memory(record))
+        }
+        if not disputed:
+            return False
+        firsts = self._tape.first_decisions(disputed, min(disputed.values()) - SKEW_MS)
+        others = {one: first for one, first in firsts.items() if first.value != self._said[one].decision.value}
+        if others:
+            logger.warning("%d signals were answered before under a memory that is lost", len(others), extra=_REBUILD)
+            self.results["overruled"] += len(others)
+            held = self._memory.recall((), list(others)).answers
+            self._memory.correct(
+                {o: first for o, first in others.items() if o not in held or held[o].decision != first}
+            )
+            self._said = {one: answer for one, answer in self._said.items() if one not in others}
+        return bool(others)
+
+    def _is_newer_than_memory(self, record: Record) -> bool:
+        return record.offset >= self._signals_before.get(Partition(record.topic, record.partition), 0)
 
     def examine(self, record: Record) -> None:
         """Decode it."""
@@ -147,9 +186,8 @@ class Approval:
                 items.append(Item(record, event))
         return items, undecodable
 
-    def _answered(self, items: Sequence[Item]) -> dict[str, Answer]:
+    def _answered(self, items: Sequence[Item], signals: Mapping[str, Record]) -> dict[str, Answer]:
         """The answer to each signal, written down."""
-        signals = {one.event.signal_id: one.record for one in items if isinstance(one.event, TradeSignal)}
         series = {series_of(one.event) for one in items}
         passed_over: set[str] | None = None
         for _ in range(MAX_ROUNDS):
@@ -197,7 +235,7 @@ class Approval:
             for signal_id, record in signals.items()
             if record.timestamp_ms < least_ms and signal_id not in recalled.answers
         }
-        return self._tape.decided(old, min(old.values()) - SKEW_MS) if old else set()
+        return set(self._tape.first_decisions(old, min(old.values()) - SKEW_MS)) if old else set()
 
     def _recalled(self, series: Collection[str], signal_ids: Sequence[str]) -> Recalled:
         """What the memory holds, once it is whole and holds all that this worker has said."""
@@ -209,10 +247,17 @@ class Approval:
             is_known = self._generation == recalled.generation or (not self._generation and is_settled)
             if recalled.is_valid and is_known:
                 self._generation = recalled.generation
+                self._note_signals_before(recalled.generation)
                 self._reading = None if is_settled else self._reading
                 return recalled
             self._rebuild(is_lost=not recalled.is_valid)
         raise StateUnavailable(f"Redis: the memory of approval was lost {MAX_ROUNDS} times in a row")
+
+    def _note_signals_before(self, generation: str) -> None:
+        """What lies on the tape by now may have been answered under an earlier memory; what comes later may not."""
+        if self._signals_before_of != generation:
+            self._signals_before = self._tape.ends(TradeSignal)
+            self._signals_before_of = generation
 
     def _rebuild(self, *, is_lost: bool) -> None:
         """Bring the memory to what the tape says, whatever is there: nothing, what is old, or what others rebuilt."""
@@ -221,7 +266,8 @@ class Approval:
             self._memory.claim()
             # Another worker may have written into it a moment ago, and not be on the tape with it yet.
             time.sleep(min(ARRIVAL_S, self._settle_s))
-        self._reading = Rebuilding(self._tape, self._memory, since_ms=self._now_us() // 1_000 - EXPIRY_MS)
+        since_ms = self._now_us() // 1_000 - EXPIRY_MS
+        self._reading = Rebuilding(self._tape, self._memory, since_ms=since_ms, turn=self._turn)
         self._merge(self._reading)
 
     def _merge(self, reading: Rebuilding) -> None:

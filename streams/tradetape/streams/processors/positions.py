@@ -22,6 +22,7 @@ from tradetape.streams.positions.past import Past
 from tradetape.streams.positions.position import Plain
 from tradetape.streams.positions.price_range import PricesSeen
 from tradetape.streams.processor import Partition
+from tradetape.streams.reading_turn import ReadingTurn
 from tradetape.streams.record import Record
 
 logger = logging.getLogger("tradetape.streams")
@@ -75,6 +76,7 @@ class Positions:
         dead_letters: DeadLetters,
         run_mode: RunMode,
         candle_waits: int = CANDLE_WAITS,
+        turn: ReadingTurn | None = None,
         name: str = "positions",
     ) -> None:
         self.name = name
@@ -90,10 +92,14 @@ class Positions:
         self._dead_letters = dead_letters
         self._run_mode = run_mode.value
         self._candle_waits = candle_waits
+        self._turn = turn or ReadingTurn()
         self._memories: dict[int, _Memory] = {}
+        self._unfinished: dict[int, _Memory] = {}
+        """Of those that are still being read."""
 
     def process(self, batch: Sequence[Record]) -> None:
-        """Close what the batch brings to its end. Raises EffectsRefused, BrokersUnreachable, HistoryLost."""
+        """Close what the batch brings to its end. Raises EffectsRefused, StillReading, BrokersUnreachable, HistoryLost."""
+        self._turn.begin()
         decoded: defaultdict[int, list[tuple[Record, Plain | None]]] = defaultdict(list)
         refused: list[tuple[Record, DecodeError]] = []
         for record in batch:
@@ -144,29 +150,42 @@ class Positions:
         return False
 
     def _rebuilt(self, number: int) -> _Memory:
-        """The memory of a partition number, from all that is on the tape."""
-        memory = _Memory(self.counts)
-        for plain in self._whole(self._topics.closes, number):
+        """The memory of a partition number, from all that is on the tape. Raises StillReading, to be called again."""
+        memory = self._unfinished.setdefault(number, _Memory(self.counts))
+        for plain in self._rest(memory, number, self._topics.closes):
             memory.book(plain).was_closed(plain["trade_id"])
         for topic in self.topics:
-            memory.next_offsets[topic] = self._past.begin(Partition(topic, number))
             self._catch_up(memory, number, topic)
         self._end_unfilled(memory, number)
+        del self._unfinished[number]
         open_positions = sum(book.open_positions for book in memory.books.values())
         logger.info("partition %d: %d open positions", number, open_positions, extra={"action": "rebuild"})
         return memory
 
-    def _whole(self, topic: str, number: int) -> Iterator[Plain]:
+    def _rest(self, memory: _Memory, number: int, topic: str) -> Iterator[Plain]:
+        """What a memory lacks of a topic that the engine does not bring."""
         place = Partition(topic, number)
-        return (one.plain for one in self._past.read(place, self._past.begin(place), self._past.end(place)))
+        start, end = self._reached(memory, place), self._past.end(place)
+        for record, plain in self._past.read(place, start, end):
+            yield plain
+            memory.next_offsets[topic] = record.offset + 1
+            self._turn.check(f"{topic}[{number}]")
+        memory.next_offsets[topic] = max(start, end)
+
+    def _reached(self, memory: _Memory, place: Partition) -> int:
+        """The offset up to which a topic is in a memory."""
+        if place.topic not in memory.next_offsets:
+            memory.next_offsets[place.topic] = self._past.begin(place)
+        return memory.next_offsets[place.topic]
 
     def _catch_up(self, memory: _Memory, number: int, topic: str) -> None:
         """Take what is on the tape already, and has not come yet; when it comes it is known."""
         place = Partition(topic, number)
-        end = self._past.end(place)
-        for record, plain in self._past.read(place, memory.next_offsets[topic], end):
+        start, end = self._reached(memory, place), self._past.end(place)
+        for record, plain in self._past.read(place, start, end):
             self._take(memory, record, plain)
-        memory.next_offsets[topic] = max(memory.next_offsets[topic], end)
+            self._turn.check(f"{topic}[{number}]")
+        memory.next_offsets[topic] = max(start, end)
 
     def _take(self, memory: _Memory, record: Record, plain: Plain | None) -> None:
         if record.offset < memory.next_offsets[record.topic]:

@@ -1,4 +1,4 @@
-"""`tradetape work dispatch`: its options, and which executor they make."""
+"""The executors that `tradetape work dispatch` offers: their options, and the sink they make."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ SECONDS_TO_DRAIN = 8.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `tradetape work dispatch`."""
-    parser.add_argument("--group", default="tradetape-dispatch", help="consumer group (default: %(default)s)")
+    """Who carries orders out, and how."""
     parser.add_argument(
         "--executor", required=True, metavar="EXECUTOR",
         help="who carries orders out: paper, webhook, or package.module:name of your own",
@@ -92,15 +91,15 @@ def sink_of(
         dsn=settings.required("DATABASE_URL"), sink=NAME, topic_uuid=TopicIds(kafka),
         trades_topic=codec.catalogue.topic_name(codec.catalogue.by_class(Trade)),
     )  # fmt: skip
-    tell = Telling(KafkaEffects(worker=NAME, codec=codec, kafka=kafka)).tell
+    telling = Telling(KafkaEffects(worker=NAME, codec=codec, kafka=kafka))
     needs_candles = mode is not RunMode.LIVE or args.executor == PAPER
     market = MarketTime(kafka=kafka, codec=codec, reader=reader, now_us=wall_clock_us) if needs_candles else None
-    executor = _executor(args, settings, intents=intents, tell=tell, market=market, codec=codec)
+    executor = _executor(args, settings, intents=intents, tell=telling.tell, market=market, codec=codec)
     dispatcher = Dispatcher(
-        intents=intents, tell=tell, executor=executor, clock=_clock(mode, market), now_us=wall_clock_us
+        intents=intents, tell=telling.tell, executor=executor, clock=_clock(mode, market), now_us=wall_clock_us
     )
     return DispatchSink(
-        codec=codec, intents=intents, dispatcher=dispatcher, executor=executor, reader=reader,
+        codec=codec, intents=intents, dispatcher=dispatcher, executor=executor, reader=reader, telling=telling,
         dead_letters=dead_letters, run_mode=mode, market=market, progress=progress, parallel=args.parallel,
     )  # fmt: skip
 
