@@ -14,39 +14,36 @@ from decimal import Decimal
 from typing import Any
 
 from tradetape.producers import Producer
-from tradetape.schemas import CATALOGUE, Action, Candle, Direction, Event, TradeSignal
+from tradetape.schemas import Action, Candle, Direction, Event, TradeSignal
 
 VENUE = "v"
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
-HOLD_BARS = 4
-PACE_S = 0.05
+PACE_S = 0.2
+TIMEFRAME, BAR = "10s", timedelta(seconds=10)
+"""They close ahead of the clock, so that Redis still holds the newest at the end, but never by the day that is refused."""
 NEW = {"Candle": "open_interest", "TradeSignal": "desk"}
 
 
 def main() -> None:
-    """Emit every STEPth bar from FIRST on, with a signal to enter, and one to leave what was entered before."""
+    """Emit every STEPth bar from FIRST on, with a signal."""
     source, first, step, base_s = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
     base = datetime.fromtimestamp(base_s, UTC)
     with Producer.from_env(source=source) as tape:
         print("ready", flush=True)
         sys.stdin.readline()
-        number, entered = first, dict[int, str]()
+        number = first
         while not select.select([sys.stdin], [], [], 0)[0]:
             emit(tape, bar(base, number))
-            signal = emit(tape, entry(source, base, number))
-            entered[number] = CATALOGUE.by_record("Trade").derive_id({"signal_id": signal, "account_id": None})  # type: ignore[misc]
-            if (before := entered.pop(number - HOLD_BARS * step, None)) is not None:
-                emit(tape, leave(source, base, number, before))
+            emit(tape, entry(source, base, number))
             number += step
             time.sleep(PACE_S)
 
 
-def emit(tape: Producer, event: Event) -> str:
+def emit(tape: Producer, event: Event) -> None:
     """Emit it, and say so."""
     stamped: Any = tape.emit(event)
     record = type(stamped).__name__
     print(record, stamped.event_id, getattr(stamped, NEW[record], None), flush=True)
-    return str(stamped.event_id)
 
 
 def known(record: type[Event], **fields: Any) -> dict[str, Any]:
@@ -60,28 +57,22 @@ def symbol_of(number: int) -> str:
 
 
 def bar(base: datetime, number: int) -> Candle:
-    """The bar of a minute."""
-    closed, price = base + timedelta(minutes=number), Decimal(100 + number)
+    """One bar."""
+    closed, price = base + number * BAR, Decimal(100 + number)
     return Candle(
-        venue=VENUE, symbol=symbol_of(number), timeframe="1m", open_time=closed - timedelta(minutes=1),
+        venue=VENUE, symbol=symbol_of(number), timeframe=TIMEFRAME, open_time=closed - BAR,
         close_time=closed, is_final=True, open=price, high=price + 1, low=price - 1, close=price, volume=5,
         **known(Candle, open_interest=Decimal(number) + Decimal("0.5")),
     )  # fmt: skip
 
 
-def entry(source: str, base: datetime, number: int, **more: Any) -> TradeSignal:
+def entry(source: str, base: datetime, number: int) -> TradeSignal:
     """The signal that a bar gives."""
-    closed = base + timedelta(minutes=number)
-    given = {"action": Action.ENTER, "quantity": 1, **more}
     return TradeSignal(
-        venue=VENUE, symbol=symbol_of(number), strategy_id=source, timeframe="1m", bar_close_time=closed,
-        direction=Direction.LONG, reference_price=100 + number, **given, **known(TradeSignal, desk=f"desk-{number}"),
+        venue=VENUE, symbol=symbol_of(number), strategy_id=source, timeframe=TIMEFRAME, bar_close_time=base + number * BAR,
+        action=Action.ENTER, direction=Direction.LONG, quantity=1, reference_price=100 + number,
+        **known(TradeSignal, desk=f"desk-{number}"),
     )  # fmt: skip
-
-
-def leave(source: str, base: datetime, number: int, trade_id: str) -> TradeSignal:
-    """The signal to leave a position."""
-    return entry(source, base, number, action=Action.EXIT, position_ref=trade_id)
 
 
 if __name__ == "__main__":
