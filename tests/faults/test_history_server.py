@@ -198,7 +198,8 @@ def lazy(stack: LocalStack, database: str) -> Iterator[str]:
         connection.execute("SELECT pg_reload_conf()")
 
 
-@pytest.mark.parametrize("crashes", [pytest.param(10, marks=pytest.mark.long, id="ten"), pytest.param(1, id="one")])
+@pytest.mark.long
+@pytest.mark.parametrize("crashes", [1, 10])
 def test_what_a_crashed_server_had_committed_and_not_yet_written_down_is_read_again(
     stack: LocalStack, kafka: str, topic_prefix: str, lazy: str, tmp_path: Path, crashes: int
 ) -> None:

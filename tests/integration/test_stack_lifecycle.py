@@ -317,7 +317,8 @@ def test_a_port_that_another_stack_took_a_moment_before_is_left_to_it(
     def choose_late(book: PortBook, name: str, preferred: int | None) -> int:
         if name in theirs and name not in chosen and book._path.parent == new_home:
             chosen.add(name)
-            return book._remember(name, theirs[name] or 0)
+            with book._lock:
+                return book._remember(name, theirs[name] or 0)
         return choose(book, name, preferred)
 
     monkeypatch.setattr(PortBook, "choose", choose_late)

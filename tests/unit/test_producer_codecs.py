@@ -15,7 +15,7 @@ from tradetape.producers import SettingsError
 from tradetape.producers.codecs import codec_of
 from tradetape.producers.settings import Settings
 from tradetape.schemas import CATALOGUE, Codec
-from tradetape.schemas.errors import NotRegistered, RegistryRefused, RegistryUnreachable
+from tradetape.schemas.errors import NotRegistered, RegistryDenied, RegistryUnreachable
 
 GOLDEN_TOPIC = "tradetape.fills"
 
@@ -137,7 +137,7 @@ def test_what_was_kept_of_an_older_package_lacks_the_new_schema_and_says_so(
 def test_a_registry_that_refuses_is_an_error_whatever_was_kept(server: ScriptedServer, settings: Settings) -> None:
     codec_of(settings)
     server.answers = dict.fromkeys(server.answers, Answer(401, '{"error_code": 401, "message": "who are you"}'))
-    with pytest.raises(RegistryRefused, match="who are you"):
+    with pytest.raises(RegistryDenied, match="who are you"):
         codec_of(settings)
 
 

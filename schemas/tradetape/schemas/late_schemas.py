@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from tradetape.schemas.avro_schema import FIRST_CONTENT_ID, Schema
 from tradetape.schemas.catalogue import EventType
-from tradetape.schemas.errors import RegistryRefused, RegistryUnreachable
+from tradetape.schemas.errors import RegistryDenied, RegistryRefused, RegistryUnreachable
 from tradetape.schemas.registry import Registry, is_trusted
 
 logger = logging.getLogger("tradetape.schemas")
@@ -76,7 +76,7 @@ class LateSchemas:
         try:
             with self._open_registry() as registry:
                 return registry.find(subject, schema_id)
-        except (RegistryUnreachable, RegistryRefused) as error:
+        except (RegistryUnreachable, RegistryRefused, RegistryDenied) as error:
             self._failed_at = self._clock()
             self._failure = f"a record waits for schema {schema_id} of {subject}: {error}"
             raise RegistryUnreachable(self._failure) from error
