@@ -10,11 +10,11 @@ import os
 import signal
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import hypothesis
@@ -34,6 +34,7 @@ from tradetape.console.local.stack import LocalStack
 if TYPE_CHECKING:
     from secure_stack import SecureStack
 
+StackT = TypeVar("StackT", bound=LocalStack)
 SERVICES = pytest.StashKey[Mapping[str, str]]()
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -97,13 +98,8 @@ def stack(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> Iterat
         secure_clients.log_in(secure.kafka_options(), secure.environment())
         yield secure
         return
-    with tempfile.TemporaryDirectory(prefix="tradetape-tests-") as home:
-        local = LocalStack(Path(home), fixed_ports=False)
-        try:
-            local.up()
-            yield local
-        finally:
-            local.down(wipe=True)
+    with _running(lambda home: LocalStack(home, fixed_ports=False)) as local:
+        yield local
 
 
 @pytest.fixture(scope="session")
@@ -112,13 +108,20 @@ def secure_stack() -> Iterator[SecureStack]:
     # Here, since it imports clients of Kafka, which `--secure` has to come before.
     from secure_stack import SecureStack
 
+    with _running(SecureStack) as secure:
+        yield secure
+
+
+@contextmanager
+def _running(make: Callable[[Path], StackT]) -> Iterator[StackT]:
+    """A stack in a folder of its own, until it is wiped with it."""
     with tempfile.TemporaryDirectory(prefix="tradetape-tests-") as home:
-        local = SecureStack(Path(home))
+        made = make(Path(home))
         try:
-            local.up()
-            yield local
+            made.up()
+            yield made
         finally:
-            local.down(wipe=True)
+            made.down(wipe=True)
 
 
 @pytest.fixture(scope="session")

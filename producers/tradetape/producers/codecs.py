@@ -64,7 +64,8 @@ def codec_of(
     if kept is None:
         registry = registry_of(settings, timeout_s=FIRST_TIMEOUT_S)
     found = _found(registry, on_topics, kept)
-    _keep(kept_at, _Kept(registry.address, found))
+    if found is not kept:
+        _keep(kept_at, _Kept(registry.address, found))
 
     def learned(subject: str, schema_id: int, schema: Schema) -> None:
         found.setdefault(subject, {})[schema_id] = schema
