@@ -70,7 +70,7 @@ class Tape:
         admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
         (future,) = admin.create_topics([NewTopic(topic, PARTITIONS, 1)]).values()
         future.result()
-        producer = Producer({"bootstrap.servers": servers, "log_level": 0})
+        producer = Producer({"bootstrap.servers": servers, "enable.idempotence": True, "log_level": 0})
         for number in range(RECORDS):
             producer.produce(topic, b"%d" % number, partition=number % PARTITIONS)
         assert producer.flush(DEADLINE_S) == 0

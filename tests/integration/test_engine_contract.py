@@ -172,7 +172,7 @@ class BrokerRig:
         self._letters_topic = f"{prefix}dead-letters"
         self._kafka = KafkaSettings(bootstrap_servers=servers)
         self._admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
-        self._producer = Producer({"bootstrap.servers": servers, "log_level": 0})
+        self._producer = Producer({"bootstrap.servers": servers, "enable.idempotence": True, "log_level": 0})
         self._offsets = GroupOffsets(servers, self._group)
         self._open: list[Running] = []
         self._make(self._letters_topic, partitions=1)

@@ -62,7 +62,8 @@ class Market:
         self.group = f"{prefix}positions"
         self._prefix, self._folder = prefix, folder
         self._admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
-        self._producer = Producer({"bootstrap.servers": servers, "partitioner": "murmur2_random", "log_level": 0})
+        options = {"partitioner": "murmur2_random", "enable.idempotence": True, "log_level": 0}
+        self._producer = Producer({**options, "bootstrap.servers": servers})
 
     def write(self, records: list[Record]) -> None:
         """Put records onto their topics, partitioned by their keys."""

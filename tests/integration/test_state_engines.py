@@ -60,7 +60,8 @@ class Venue:
         self._servers, self._prefix, self._redis_url, self._folder = servers, prefix, redis_url, folder
         self._offsets: dict[str, GroupOffsets] = {}
         self._admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
-        self._producer = Producer({"bootstrap.servers": servers, "partitioner": "murmur2_random", "log_level": 0})
+        options = {"partitioner": "murmur2_random", "enable.idempotence": True, "log_level": 0}
+        self._producer = Producer({**options, "bootstrap.servers": servers})
         topics.apply(topics.admin_client(KafkaSettings(bootstrap_servers=servers)), self.catalogue)
 
     def write(self, values: list[tuple[str, bytes, bytes | None]]) -> list[Place]:

@@ -63,11 +63,14 @@ class HistoryRig:
         self.sink_dsn = login_of(dsn, "tradetape_sink")
         """What a sink logs in with: it may write rows and its offsets, and nothing else."""
 
-    def producer(self, *, overflow: Overflow = "wait", source: str = "test") -> Producer:
-        """A producer onto the test's topics."""
-        return Producer(
+    @contextmanager
+    def producer(self, *, overflow: Overflow = "wait", source: str = "test") -> Iterator[Producer]:
+        """A producer onto the test's topics; what it emitted is on the tape when the block ends."""
+        with Producer(
             bootstrap_servers=self.kafka.bootstrap_servers, source=source, catalogue=self.catalogue, overflow=overflow
-        )
+        ) as tape:
+            yield tape
+            assert tape.flush(DEADLINE_S), tape.health()
 
     def put(
         self,
@@ -78,7 +81,10 @@ class HistoryRig:
     ) -> None:
         """Raw records, (key, value) each, onto a topic."""
         client = RawProducer(
-            {"bootstrap.servers": self.kafka.bootstrap_servers, "partitioner": "murmur2_random", "log_level": 0}
+            {
+                "bootstrap.servers": self.kafka.bootstrap_servers, "partitioner": "murmur2_random",
+                "enable.idempotence": True, "log_level": 0,
+            }
         )
         for key, value in values:
             client.produce(topic, value=value, key=key, headers=headers or [])

@@ -23,6 +23,7 @@ CANDLE = "tradetape:1:candle:{demo7:BTCUSDT}:1m"
 INDICATORS = "tradetape:1:indicators:{demo7:BTCUSDT}:1m"
 MARKET = "tradetape:1:market:{demo7:BTCUSDT}:btc"
 SIGNAL = "tradetape:1:signal:{demo7:BTCUSDT}:rsi-dip"
+STAMPER = Stamper(catalogue=CATALOGUE, source=SOURCE, run_mode=RunMode.PAPER, clock=lambda: NOW_MS * 1_000)
 
 Found = dict[str, FoundHash]
 
@@ -40,18 +41,18 @@ def emitted() -> RecordingProducer:
 
 @pytest.fixture(scope="module")
 def expected(emitted: RecordingProducer) -> dict[str, ExpectedHash]:
-    contents = contents_of(Codec(CATALOGUE), "demo7")
+    codec = Codec(CATALOGUE)
+    contents = contents_of(codec, "demo7")
     for offset, event in enumerate(emitted.events):
-        record = record_of(event, offset)
+        record = record_of(event, offset, codec)
         contents[record.topic].add(record)
-    return expected_hashes(contents.values(), Codec(CATALOGUE), Keys())
+    return expected_hashes(contents.values(), codec, Keys())
 
 
-def record_of(event: Event, offset: int) -> Record:
-    stamper = Stamper(catalogue=CATALOGUE, source=SOURCE, run_mode=RunMode.PAPER, clock=lambda: NOW_MS * 1_000)
-    event_type, _, plain = stamper.stamp(event)
+def record_of(event: Event, offset: int, codec: Codec) -> Record:
+    event_type, _, plain = STAMPER.stamp(event)
     key = f"{event.venue}:{event.symbol}".encode()
-    return Record(CATALOGUE.topic_name(event_type), 1, offset, key, Codec(CATALOGUE).encode(event_type, plain), (), 0)
+    return Record(CATALOGUE.topic_name(event_type), 1, offset, key, codec.encode(event_type, plain), (), 0)
 
 
 @pytest.fixture
