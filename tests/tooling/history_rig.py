@@ -82,8 +82,10 @@ class HistoryRig:
         """Raw records, (key, value) each, onto a topic."""
         client = RawProducer(
             {
-                "bootstrap.servers": self.kafka.bootstrap_servers, "partitioner": "murmur2_random",
-                "enable.idempotence": True, "log_level": 0,
+                "bootstrap.servers": self.kafka.bootstrap_servers,
+                "partitioner": "murmur2_random",
+                "enable.idempotence": True,
+                "log_level": 0,
             }
         )
         for key, value in values:

@@ -31,6 +31,8 @@ class TopicsRig:
 
     def put(self, topic: str, value: bytes | None, *, key: bytes = b"v:S") -> None:
         """One raw record."""
-        client = RawProducer({"bootstrap.servers": self.kafka.bootstrap_servers, "enable.idempotence": True, "log_level": 0})
+        client = RawProducer(
+            {"bootstrap.servers": self.kafka.bootstrap_servers, "enable.idempotence": True, "log_level": 0}
+        )
         client.produce(topic, value=value, key=key)
         assert client.flush(30) == 0
