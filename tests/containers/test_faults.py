@@ -20,7 +20,6 @@ from history_rig import HistoryRig
 from history_workers import START, SYMBOLS, Load
 from ledger import Ledger
 from tradetape.producers import Producer
-from tradetape.producers.producer import Overflow
 from tradetape.schemas import Action, Direction, RunMode, TradeSignal
 from waiting import eventually
 
@@ -44,9 +43,9 @@ class PaperRig(HistoryRig):
             self.kafka, self.catalogue, dsn=self.dsn, registered=registered_ids(running, self.catalogue)
         )
 
-    def producer(self, *, overflow: Overflow = "wait", source: str = "bot") -> Producer:
+    def open_producer(self) -> Producer:
         return Producer(
-            bootstrap_servers=self.kafka.bootstrap_servers, source=source, catalogue=self.catalogue, overflow=overflow,
+            bootstrap_servers=self.kafka.bootstrap_servers, source="bot", catalogue=self.catalogue, overflow="wait",
             run_mode=RunMode.PAPER,
         )  # fmt: skip
 

@@ -26,7 +26,6 @@ from ledger import Ledger, Place, Verdict
 from tradetape.console import topics
 from tradetape.producers import Producer
 from tradetape.producers.connection import KafkaSettings
-from tradetape.producers.producer import Overflow
 from tradetape.schemas import CATALOGUE, Catalogue, MarketCondition
 from tradetape.schemas.avro_schema import without_logical_types
 from tradetape.schemas.catalogue import EventType
@@ -63,12 +62,16 @@ class HistoryRig:
         self.sink_dsn = login_of(dsn, "tradetape_sink")
         """What a sink logs in with: it may write rows and its offsets, and nothing else."""
 
+    def open_producer(self) -> Producer:
+        """A producer onto the test's topics, for the caller to close."""
+        return Producer(
+            bootstrap_servers=self.kafka.bootstrap_servers, source="test", catalogue=self.catalogue, overflow="wait"
+        )
+
     @contextmanager
-    def producer(self, *, overflow: Overflow = "wait", source: str = "test") -> Iterator[Producer]:
-        """A producer onto the test's topics; what it emitted is on the tape when the block ends."""
-        with Producer(
-            bootstrap_servers=self.kafka.bootstrap_servers, source=source, catalogue=self.catalogue, overflow=overflow
-        ) as tape:
+    def producer(self) -> Iterator[Producer]:
+        """The same for a block, at whose end all that it emitted is on the tape."""
+        with self.open_producer() as tape:
             yield tape
             assert tape.flush(DEADLINE_S), tape.health()
 

@@ -185,7 +185,7 @@ class Load:
         self._signal_every = signal_every
         self._start = start
         self._step = step
-        self._tape = rig.producer()
+        self._tape = rig.open_producer()
         self._over = threading.Event()
         self.count = 0
         self._thread = threading.Thread(target=self._run, daemon=True)
