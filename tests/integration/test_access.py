@@ -258,6 +258,6 @@ def signal(closed_at: datetime) -> TradeSignal:
     """Go long at the bar that closes then."""
     return TradeSignal(
         strategy_id="least-rights", venue="binance", symbol="BTCUSDT", timeframe="1m", bar_close_time=closed_at,
-        action=Action.ENTER, direction=Direction.LONG, reference_price="11",
+        action=Action.ENTER, direction=Direction.LONG, quantity="1", reference_price="11",
         valid_until=closed_at + timedelta(hours=10),
     )  # fmt: skip
