@@ -15,7 +15,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from console_rig import clean_environment, tradetape
 from tradetape.console.local.stack import LocalStack
 
-pytestmark = pytest.mark.local
+pytestmark = [pytest.mark.local, pytest.mark.long]
 
 TOPIC = "tradetape.market-conditions"
 

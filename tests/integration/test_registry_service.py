@@ -58,6 +58,7 @@ def push_all(url: str) -> None:
             push(registry, CATALOGUE.subject(one), Archive(folder()).versions(one.record))
 
 
+@pytest.mark.long
 def test_killed_at_once_after_a_push_it_comes_back_on_its_port_with_every_id(service: Service) -> None:
     port = service.up()
     url = service.variables(port)["SCHEMA_REGISTRY_URL"]

@@ -183,7 +183,7 @@ def test_down_stops_everything_and_the_data_stays(local: LocalStack) -> None:
     assert_stored(local, word)
 
 
-@pytest.mark.parametrize("damage", ["removed", "garbage", "another port"])
+@pytest.mark.parametrize("damage", ["removed", pytest.param("garbage", marks=pytest.mark.long), "another port"])
 def test_a_lost_or_wrong_book_of_ports_costs_no_data_and_no_second_server(local: LocalStack, damage: str) -> None:
     local.up()
     word = store(local)
@@ -245,7 +245,10 @@ def test_wipe_leaves_no_data_behind(local: LocalStack) -> None:
         assert client.get(word) is None
 
 
-@pytest.mark.parametrize("runs", [True, False], ids=["while it runs", "while it is down"])
+@pytest.mark.parametrize(
+    "runs",
+    [pytest.param(True, id="while it runs"), pytest.param(False, id="while it is down", marks=pytest.mark.long)],
+)
 def test_a_home_removed_by_hand_does_not_stop_the_next_up(local: LocalStack, runs: bool) -> None:
     local.up()
     if not runs:
@@ -284,7 +287,9 @@ STAGES: dict[str, Callable[[LocalStack], object]] = {
 }
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "stage", [one if one == "a server has started" else pytest.param(one, marks=pytest.mark.long) for one in STAGES]
+)
 def test_the_next_up_takes_over_from_one_that_was_killed(new_home: Path, stage: str) -> None:
     stack = LocalStack(new_home, fixed_ports=False)
     killed = subprocess.Popen([sys.executable, "-c", UP, str(new_home)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import shutil
+import signal
 import uuid
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -28,6 +29,7 @@ class Kafka(Service):
 
     name = "kafka"
     preferred_port = 19092
+    wipe_signal = signal.SIGKILL
 
     @property
     def marker(self) -> str:

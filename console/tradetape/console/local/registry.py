@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import os
 import shutil
+import signal
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ class Registry(Service):
 
     name = "registry"
     preferred_port = 18081
+    wipe_signal = signal.SIGKILL
 
     @property
     def marker(self) -> str:

@@ -67,7 +67,7 @@ class LocalStack:
         if not self.places.home.exists():
             return []
         with self._lock(), ThreadPoolExecutor(len(self.services)) as pool:
-            stopped = list(pool.map(lambda service: service.down(), self.services))
+            stopped = list(pool.map(lambda service: service.down(wipe=wipe), self.services))
             if wipe:
                 self._wipe()
         return [service.name for service, ran in zip(self.services, stopped, strict=True) if ran]
