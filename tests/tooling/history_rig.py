@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
@@ -83,17 +84,18 @@ class HistoryRig:
         headers: list[tuple[str, str | bytes | None]] | None = None,
     ) -> None:
         """Raw records, (key, value) each, onto a topic."""
-        client = RawProducer(
-            {
-                "bootstrap.servers": self.kafka.bootstrap_servers,
-                "partitioner": "murmur2_random",
-                "enable.idempotence": True,
-                "log_level": 0,
-            }
-        )
         for key, value in values:
-            client.produce(topic, value=value, key=key, headers=headers or [])
-        assert client.flush(DEADLINE_S) == 0
+            self._raw_producer.produce(topic, value=value, key=key, headers=headers or [])
+        assert self._raw_producer.flush(DEADLINE_S) == 0
+
+    @cached_property
+    def _raw_producer(self) -> RawProducer:
+        return RawProducer(
+            {
+                "bootstrap.servers": self.kafka.bootstrap_servers, "partitioner": "murmur2_random",
+                "enable.idempotence": True, "log_level": 0,
+            }
+        )  # fmt: skip
 
     @property
     def conditions_topic(self) -> str:
