@@ -392,6 +392,25 @@ def test_a_database_that_went_back_in_time_is_noticed_and_filled_again(
     assert rig.assert_every_event_once() == 80
 
 
+def test_a_database_that_forgot_a_claim_is_told_from_one_whose_partitions_were_taken(
+    rig: HistoryRig, sinks: MakeSink
+) -> None:
+    """A crash with `synchronous_commit = off` a moment after the claim: its epoch is gone, and nobody took over."""
+    sink = sinks()
+    sink.assigned(rig.conditions_partitions())
+    sink.process(batch_of(rig, range(20)))
+    with psycopg.connect(rig.dsn) as connection:
+        connection.execute("UPDATE tradetape.sink_offsets SET epoch = epoch - 1, owner_pid = 0")
+    end_sessions(rig)
+    batch = batch_of(rig, range(20, 40))
+
+    with pytest.raises(WentBack, match="claim 1 was made, the database knows 0"):
+        processed(sink, batch)
+    sink.close()
+    rig.store()
+    assert rig.assert_every_event_once() == 40
+
+
 def test_a_stopped_postgresql_costs_time_and_nothing_else(
     stack: LocalStack, kafka: str, topic_prefix: str, database: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -49,6 +49,10 @@ WHERE sink = %(sink)s AND topic_uuid = %(uuid)s AND partition = %(partition)s
        IN (SELECT * FROM unnest(%(tried_pids)s::int[], %(tried_starts)s::timestamptz[])))
 RETURNING epoch, next_offset
 
+-- name: epoch
+-- What tells a partition that somebody took from a database that has forgotten who had it.
+SELECT epoch FROM tradetape.sink_offsets WHERE sink = %(sink)s AND topic_uuid = %(uuid)s AND partition = %(partition)s
+
 -- name: release
 -- Nobody owns these partitions, unless another sink took them meanwhile: no session has to end for the next one's claim.
 UPDATE tradetape.sink_offsets o
