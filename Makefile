@@ -9,7 +9,7 @@ demo: .venv/.installed
 
 # Most tests wait for a service, so three at a time, each with services of its own, take less than half of the time.
 test: .venv/.installed
-	$(BIN)/python -m pytest -m "not long" -n 3 --dist loadfile --max-worker-restart 0 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not long" -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(PYTEST_ARGS)
 
 faults: .venv/.installed
 	$(BIN)/python -m pytest -m long $(PYTEST_ARGS)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 StackT = TypeVar("StackT", bound=LocalStack)
 SERVICES = pytest.StashKey[Mapping[str, str]]()
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+UNIT = Path(__file__).resolve().parent / "unit"
 
 
 def _exit(number: int, _: FrameType | None) -> None:
@@ -62,7 +63,11 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what brings its own local stack where services come from elsewhere."""
+    """Leave out what brings its own local stack where services come from elsewhere; the quick files come last.
+
+    So no process of several is left alone with a file of minutes while the others have nothing to do any more.
+    """
+    items.sort(key=lambda item: UNIT in item.path.parents)
     if config.getoption("--stack") != service_stack.LOCAL:
         for item in items:
             if item.get_closest_marker(service_stack.MARK) is not None:
