@@ -75,6 +75,7 @@ class HistoryRig:
         with self.open_producer() as tape:
             yield tape
             assert tape.flush(DEADLINE_S), tape.health()
+            assert not tape.health().dropped, tape.health()
 
     def put(
         self,
