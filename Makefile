@@ -8,6 +8,7 @@ demo: .venv/.installed
 	@$(BIN)/tradetape demo
 
 # Most tests wait for a service, so three at a time, each with services of its own, take less than half of the time.
+# The order of files is tests/conftest.py's: by their number of tests, the slow ones would come last.
 test: .venv/.installed
 	$(BIN)/python -m pytest -m "not long" -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(PYTEST_ARGS)
 

@@ -222,7 +222,7 @@ def registry(pytestconfig: pytest.Config) -> Iterator[Registry]:
         try:
             yield service
         finally:
-            service.down()
+            service.down(wipe=True)
 
 
 @pytest.fixture(scope="session")

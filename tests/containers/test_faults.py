@@ -19,7 +19,6 @@ from evidence import HistoryEvidence
 from history_rig import HistoryRig
 from history_workers import START, SYMBOLS, Load
 from ledger import Ledger
-from tradetape.producers import Producer
 from tradetape.schemas import Action, Direction, RunMode, TradeSignal
 from waiting import eventually
 
@@ -37,17 +36,14 @@ OF_WORKERS = ("SignalDecision", "Trade", "TradeDispatch", "Fill")
 class PaperRig(HistoryRig):
     """The tape and the history of a running set, read and written from this machine."""
 
+    source = "bot"
+    run_mode = RunMode.PAPER
+
     def __init__(self, running: ComposeSet) -> None:
         super().__init__(kafka=running.kafka, prefix="tradetape.", dsn=running.database_url)
         self.evidence = HistoryEvidence(
             self.kafka, self.catalogue, dsn=self.dsn, registered=registered_ids(running, self.catalogue)
         )
-
-    def open_producer(self) -> Producer:
-        return Producer(
-            bootstrap_servers=self.kafka.bootstrap_servers, source="bot", catalogue=self.catalogue, overflow="wait",
-            run_mode=RunMode.PAPER,
-        )  # fmt: skip
 
     def number(self, query: str) -> int:
         """One number of the database, asked anew each time: the server may have been away."""

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from raw_producer import raw_producer
 from streams_rig import DEADLINE_S, GroupOffsets, WorkerProcess
 from tradetape.producers.connection import KafkaSettings
 from tradetape.streams.dead_letters import MemoryDeadLetters
@@ -70,7 +70,7 @@ class Tape:
         admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
         (future,) = admin.create_topics([NewTopic(topic, PARTITIONS, 1)]).values()
         future.result()
-        producer = Producer({"bootstrap.servers": servers, "enable.idempotence": True, "log_level": 0})
+        producer = raw_producer(servers)
         for number in range(RECORDS):
             producer.produce(topic, b"%d" % number, partition=number % PARTITIONS)
         assert producer.flush(DEADLINE_S) == 0

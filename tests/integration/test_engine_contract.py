@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from raw_producer import raw_producer
 from streams_rig import GroupOffsets, WorkerProcess
 from tradetape.console import exit_codes
 from tradetape.producers.connection import KafkaSettings
@@ -172,7 +173,7 @@ class BrokerRig:
         self._letters_topic = f"{prefix}dead-letters"
         self._kafka = KafkaSettings(bootstrap_servers=servers)
         self._admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
-        self._producer = Producer({"bootstrap.servers": servers, "enable.idempotence": True, "log_level": 0})
+        self._producer = raw_producer(servers)
         self._offsets = GroupOffsets(servers, self._group)
         self._open: list[Running] = []
         self._make(self._letters_topic, partitions=1)
@@ -508,28 +509,26 @@ def test_a_worker_that_comes_back_and_finds_nothing_new_is_not_behind(kafka: str
     assert running.end() is None
 
     progress, place = Progress(), TopicPartition(rig.topic, 0)
+    lags: list[dict[Partition, int]] = []
 
     class Watching(Script):
         """Looks at the consumer from the engine's own thread: no other may while that one polls."""
 
-        lags: list[dict[Partition, int]]
-
         def tick(self, _: int) -> None:
             # What the engine has just told of its lag rests on the end that the broker had told before.
             if progress.is_assigned and engine._consumer.get_watermark_offsets(place, cached=True)[1] == 5:
-                self.lags.append(progress.lag)
+                lags.append(progress.lag)
 
     second = Watching(rig.topic)
-    second.lags = []
     engine = KafkaEngine(
         processor=second, kafka=KafkaSettings(bootstrap_servers=kafka), group=f"{topic_prefix}group",
         dead_letters=MemoryDeadLetters("contract"), progress=progress, limits=Limits(tick_interval_s=0.0),
     )  # fmt: skip
     running = Running(engine)
-    running.until(lambda: len(second.lags) > 1)
+    running.until(lambda: len(lags) > 1)
     assert running.end() is None
     assert second.done == []
-    assert set(second.lags[-1].values()) == {0}
+    assert set(lags[-1].values()) == {0}
     rig.close()
 
 

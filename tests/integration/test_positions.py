@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from history_rig import EngineThread, HistoryRig
 from positions_rig import START, Story, at, closes_of, content
+from raw_producer import raw_producer
 from streams_rig import DEADLINE_S, WorkerProcess, now
 from topics_rig import TopicsRig
 from tradetape.console import topics
@@ -62,8 +63,7 @@ class Market:
         self.group = f"{prefix}positions"
         self._prefix, self._folder = prefix, folder
         self._admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
-        options = {"partitioner": "murmur2_random", "enable.idempotence": True, "log_level": 0}
-        self._producer = Producer({**options, "bootstrap.servers": servers})
+        self._producer = raw_producer(servers)
 
     def write(self, records: list[Record]) -> None:
         """Put records onto their topics, partitioned by their keys."""

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import pytest
 import redis as redis_client
-from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from raw_producer import raw_producer
 from streams_rig import DEADLINE_S, GroupOffsets, Tape, WorkerProcess, candle, indicators, now
 from tradetape.console import topics
 from tradetape.producers.connection import KafkaSettings
@@ -60,8 +61,7 @@ class Venue:
         self._servers, self._prefix, self._redis_url, self._folder = servers, prefix, redis_url, folder
         self._offsets: dict[str, GroupOffsets] = {}
         self._admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
-        options = {"partitioner": "murmur2_random", "enable.idempotence": True, "log_level": 0}
-        self._producer = Producer({**options, "bootstrap.servers": servers})
+        self._producer = raw_producer(servers)
         topics.apply(topics.admin_client(KafkaSettings(bootstrap_servers=servers)), self.catalogue)
 
     def write(self, values: list[tuple[str, bytes, bytes | None]]) -> list[Place]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from io import BytesIO
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import fastavro
@@ -24,10 +24,11 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from evidence import HistoryEvidence
 from ledger import Ledger, Place, Verdict
+from raw_producer import raw_producer
 from tradetape.console import topics
 from tradetape.producers import Producer
 from tradetape.producers.connection import KafkaSettings
-from tradetape.schemas import CATALOGUE, Catalogue, MarketCondition
+from tradetape.schemas import CATALOGUE, Catalogue, MarketCondition, RunMode
 from tradetape.schemas.avro_schema import without_logical_types
 from tradetape.schemas.catalogue import EventType
 from tradetape.sinks.history import roles
@@ -49,6 +50,10 @@ SYMBOLS = tuple(f"COIN{number}USDT" for number in range(16))
 class HistoryRig:
     """One test's tape and history."""
 
+    source: ClassVar[str] = "test"
+    run_mode: ClassVar[RunMode] = RunMode.LIVE
+    """Of its producers."""
+
     def __init__(
         self, *, kafka: str, prefix: str, dsn: str, catalogue: Catalogue = CATALOGUE, replication: int | None = None
     ) -> None:
@@ -66,8 +71,9 @@ class HistoryRig:
     def open_producer(self) -> Producer:
         """A producer onto the test's topics, for the caller to close."""
         return Producer(
-            bootstrap_servers=self.kafka.bootstrap_servers, source="test", catalogue=self.catalogue, overflow="wait"
-        )
+            bootstrap_servers=self.kafka.bootstrap_servers, source=self.source, run_mode=self.run_mode,
+            catalogue=self.catalogue, overflow="wait",
+        )  # fmt: skip
 
     @contextmanager
     def producer(self) -> Iterator[Producer]:
@@ -91,12 +97,7 @@ class HistoryRig:
 
     @cached_property
     def _raw_producer(self) -> RawProducer:
-        return RawProducer(
-            {
-                "bootstrap.servers": self.kafka.bootstrap_servers, "partitioner": "murmur2_random",
-                "enable.idempotence": True, "log_level": 0,
-            }
-        )  # fmt: skip
+        return raw_producer(self.kafka.bootstrap_servers)
 
     @property
     def conditions_topic(self) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from confluent_kafka import Producer as RawProducer
-
+from raw_producer import raw_producer
 from tradetape.console import topics
 from tradetape.producers import Producer
 from tradetape.producers.connection import KafkaSettings
@@ -31,8 +30,6 @@ class TopicsRig:
 
     def put(self, topic: str, value: bytes | None, *, key: bytes = b"v:S") -> None:
         """One raw record."""
-        client = RawProducer(
-            {"bootstrap.servers": self.kafka.bootstrap_servers, "enable.idempotence": True, "log_level": 0}
-        )
+        client = raw_producer(self.kafka.bootstrap_servers)
         client.produce(topic, value=value, key=key)
         assert client.flush(30) == 0

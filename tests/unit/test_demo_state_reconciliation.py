@@ -23,6 +23,7 @@ CANDLE = "tradetape:1:candle:{demo7:BTCUSDT}:1m"
 INDICATORS = "tradetape:1:indicators:{demo7:BTCUSDT}:1m"
 MARKET = "tradetape:1:market:{demo7:BTCUSDT}:btc"
 SIGNAL = "tradetape:1:signal:{demo7:BTCUSDT}:rsi-dip"
+CODEC = Codec(CATALOGUE)
 STAMPER = Stamper(catalogue=CATALOGUE, source=SOURCE, run_mode=RunMode.PAPER, clock=lambda: NOW_MS * 1_000)
 
 Found = dict[str, FoundHash]
@@ -41,18 +42,17 @@ def emitted() -> RecordingProducer:
 
 @pytest.fixture(scope="module")
 def expected(emitted: RecordingProducer) -> dict[str, ExpectedHash]:
-    codec = Codec(CATALOGUE)
-    contents = contents_of(codec, "demo7")
+    contents = contents_of(CODEC, "demo7")
     for offset, event in enumerate(emitted.events):
-        record = record_of(event, offset, codec)
+        record = record_of(event, offset)
         contents[record.topic].add(record)
-    return expected_hashes(contents.values(), codec, Keys())
+    return expected_hashes(contents.values(), CODEC, Keys())
 
 
-def record_of(event: Event, offset: int, codec: Codec) -> Record:
+def record_of(event: Event, offset: int) -> Record:
     event_type, _, plain = STAMPER.stamp(event)
     key = f"{event.venue}:{event.symbol}".encode()
-    return Record(CATALOGUE.topic_name(event_type), 1, offset, key, codec.encode(event_type, plain), (), 0)
+    return Record(CATALOGUE.topic_name(event_type), 1, offset, key, CODEC.encode(event_type, plain), (), 0)
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ class Offsets:
                 }
                 row = connection.execute(query("retake"), parameters).fetchone()
                 if row is None:
-                    raise self._not_ours(connection, one, parameters)
+                    raise _not_ours(connection, one, parameters)
                 epoch, next_offset = row
                 if (next_offset or 0) < (holding.next_offset or 0):
                     raise WentBack(
@@ -111,16 +111,6 @@ class Offsets:
                 taken[one] = Holding(holding.uuid, epoch, next_offset)
         self.held |= taken
         self._unanswered.clear()
-
-    def _not_ours(
-        self, connection: psycopg.Connection, one: Partition, parameters: Mapping[str, Any]
-    ) -> Fenced | WentBack:
-        """Why a partition is not held any more. A claim raises the epoch, a crash or a restored backup lowers it."""
-        row = connection.execute(query("epoch"), parameters).fetchone()
-        known, held = row[0] if row else 0, parameters["epoch"]
-        if known < held:
-            return WentBack(f"{one.topic}[{one.partition}]: claim {held} was made, the database knows {known}")
-        return Fenced(f"{one.topic}[{one.partition}] was taken over by another sink")
 
     def unstored(self, records: Sequence[Record]) -> list[Record]:
         """Those of the partitions held that are not stored yet."""
@@ -176,3 +166,12 @@ def _session(connection: psycopg.Connection) -> dict[str, Any]:
 def _only(row: tuple[Any, ...] | None) -> tuple[Any, ...]:
     assert row is not None
     return row
+
+
+def _not_ours(connection: psycopg.Connection, one: Partition, parameters: Mapping[str, Any]) -> Fenced | WentBack:
+    """Why a partition is not held any more. A claim raises the epoch, a crash or a restored backup lowers it."""
+    row = connection.execute(query("epoch"), parameters).fetchone()
+    known, held = row[0] if row else 0, parameters["epoch"]
+    if known < held:
+        return WentBack(f"{one.topic}[{one.partition}]: claim {held} was made, the database knows {known}")
+    return Fenced(f"{one.topic}[{one.partition}] was taken over by another sink")
