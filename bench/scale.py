@@ -164,7 +164,7 @@ def _send(services: Services, catalogue: Catalogue, records: Sequence[Sent]) -> 
     topic = catalogue.topic_name(catalogue.by_class(IndicatorUpdate))
     producer = Producer({
         "bootstrap.servers": services.bootstrap_servers, "compression.type": "lz4", "enable.idempotence": True,
-        "queue.buffering.max.messages": 2 * len(records), "linger.ms": 5,
+        "max.in.flight": 1, "queue.buffering.max.messages": 2 * len(records), "linger.ms": 5,
     })  # fmt: skip
     for one in records:
         producer.produce(topic, one.value, one.key, partition=one.partition, timestamp=one.timestamp_ms)

@@ -202,6 +202,7 @@ def test_an_option_that_would_break_a_guarantee_is_refused(option: str, value: s
     ("options", "allowed"),
     [
         ({"acks": "1", "enable.idempotence": "false"}, True),
+        ({"max.in.flight": "5"}, True),
         ({"enable.ssl.certificate.verification": "false"}, True),
         ({"ssl.endpoint.identification.algorithm": "none"}, True),
         ({"partitioner": "consistent_random"}, False),
@@ -228,7 +229,9 @@ def test_only_development_mode_weakens_a_guarantee_and_not_every_one(
             develop()
 
 
-@pytest.mark.parametrize("option", ["acks", "request.required.acks", "enable.idempotence", "partitioner"])
+@pytest.mark.parametrize(
+    "option", ["acks", "request.required.acks", "enable.idempotence", "partitioner", "max.in.flight"]
+)
 def test_a_refused_option_is_named_by_its_variable(option: str) -> None:
     given = KafkaSettings(bootstrap_servers="127.0.0.1:9", options={option: "0"})
     variable = f"TRADETAPE_KAFKA_{option.upper().replace('.', '_')}"

@@ -18,6 +18,9 @@ from tradetape.schemas.catalogue import MAX_BATCH_BYTES
 FIXED = {
     "acks": "all",
     "enable.idempotence": True,
+    # A partition takes any batch as the first of a producer. When its leader appears while several are on their way, it
+    # may refuse the first and take the second, and librdkafka then calls both delivered (confluent-kafka-go #921).
+    "max.in.flight.requests.per.connection": 1,
     "partitioner": "murmur2_random",
     "message.max.bytes": MAX_BATCH_BYTES - 4096,
 }

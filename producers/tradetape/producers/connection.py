@@ -24,6 +24,7 @@ ALIASES = {
     "request.required.acks": "acks",
     "metadata.broker.list": "bootstrap.servers",
     "delivery.timeout.ms": "message.timeout.ms",
+    "max.in.flight": "max.in.flight.requests.per.connection",
 }
 """librdkafka's second names of options that may not be changed."""
 UNCHECKED = {
@@ -33,7 +34,7 @@ UNCHECKED = {
 """Options that let anybody pass for the broker, and the values that do."""
 NOT_OURS = frozenset(("transactional.id",))
 """What our clients do not work with."""
-WEAKENABLE = frozenset((*UNCHECKED, "acks", "enable.idempotence"))
+WEAKENABLE = frozenset((*UNCHECKED, "acks", "enable.idempotence", "max.in.flight.requests.per.connection"))
 """What a named development mode may weaken."""
 
 # Without a handler Python prints warnings of any logger to stderr: a library must not.

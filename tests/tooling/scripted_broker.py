@@ -1,0 +1,107 @@
+"""As much of a Kafka broker as one producer and one partition need, where a test says when the partition gets its leader.
+
+It speaks the protocol of Kafka 0.11 (https://kafka.apache.org/protocol), the oldest that knows idempotent producers, and
+takes batches by Kafka's rule: any as the first of a producer, then only the one that is next.
+"""
+
+from __future__ import annotations
+
+import select
+import socketserver
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+TOPIC = "scripted"
+PRODUCE, METADATA, API_VERSIONS, INIT_PRODUCER_ID = 0, 3, 18, 22
+VERSIONS = {PRODUCE: (3, 3), 1: (4, 4), METADATA: (0, 2), API_VERSIONS: (0, 0), INIT_PRODUCER_ID: (0, 0)}
+"""Which versions of which request it knows; those of fetches (1) are named only because librdkafka asks for them."""
+NONE, NOT_LEADER, UNSUPPORTED_VERSION, OUT_OF_ORDER = 0, 6, 35, 45
+PATIENCE_S = 0.5
+"""How long it waits for a second batch before it answers the first."""
+PRODUCER_ID, NODE = 1, 1
+SEQUENCE_AT = 53
+"""Where a batch has the number of its first record, and behind it the count of them."""
+
+
+class ScriptedBroker(socketserver.ThreadingTCPServer):
+    """Refuses the first batch for want of a leader, has one from then on, and keeps count of what it stored."""
+
+    allow_reuse_address = daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Connection)
+        self.stored = 0
+        self.has_been_asked = threading.Event()
+        """Whether a batch has come."""
+        self._has_leader = False
+        self._next: int | None = None
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"127.0.0.1:{self.server_address[1]}"
+
+    def take(self, sequence: int, count: int) -> int:
+        """Store a batch if it may be; the error code."""
+        if not self._has_leader:
+            self._has_leader = True
+            return NOT_LEADER
+        if self._next not in (None, sequence):
+            return OUT_OF_ORDER
+        self._next = sequence + count
+        self.stored += count
+        return NONE
+
+
+class _Connection(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        while head := self.rfile.read(4):
+            request = self.rfile.read(*struct.unpack(">i", head))
+            key, version, correlation, name_length = struct.unpack_from(">hhih", request)
+            answer = struct.pack(">i", correlation) + self._answer(key, version, request[10 + max(name_length, 0) :])
+            self.wfile.write(struct.pack(">i", len(answer)) + answer)
+
+    def _answer(self, key: int, version: int, body: bytes) -> bytes:
+        broker = cast("ScriptedBroker", self.server)
+        low, high = VERSIONS[key]
+        if key == API_VERSIONS:
+            known = b"".join(struct.pack(">hhh", one, *span) for one, span in VERSIONS.items())
+            error = NONE if low <= version <= high else UNSUPPORTED_VERSION
+            return struct.pack(">hi", error, len(VERSIONS)) + known
+        assert low <= version <= high, (key, version)
+        if key == METADATA:
+            brokers = (
+                struct.pack(">ii", 1, NODE) + _text("127.0.0.1") + struct.pack(">ih", broker.server_address[1], -1)
+            )
+            partition = struct.pack(">hiiiiii", NONE, 0, NODE, 1, NODE, 1, NODE)
+            topic = struct.pack(">h", NONE) + _text(TOPIC) + struct.pack(">bi", 0, 1) + partition
+            return brokers + struct.pack(">hii", -1, NODE, 1) + topic
+        if key == INIT_PRODUCER_ID:
+            return struct.pack(">ihqh", 0, NONE, PRODUCER_ID, 0)
+        batch = body[body.index(TOPIC.encode()) + len(TOPIC) + 12 :]
+        if not broker.has_been_asked.is_set():
+            broker.has_been_asked.set()
+            select.select([self.connection], [], [], PATIENCE_S)
+        error = broker.take(*struct.unpack_from(">ii", batch, SEQUENCE_AT))
+        place = struct.pack(">ihqq", 0, error, broker.stored, -1)
+        return struct.pack(">i", 1) + _text(TOPIC) + struct.pack(">i", 1) + place + struct.pack(">i", 0)
+
+
+def _text(value: str) -> bytes:
+    return struct.pack(">h", len(value)) + value.encode()
+
+
+@contextmanager
+def scripted_broker() -> Iterator[ScriptedBroker]:
+    """One that listens for the length of a block."""
+    with ScriptedBroker() as broker:
+        serving = threading.Thread(target=broker.serve_forever, args=(0.05,), daemon=True)
+        serving.start()
+        try:
+            yield broker
+        finally:
+            broker.shutdown()
+            serving.join()
