@@ -33,6 +33,7 @@ CONSUMER: dict[str, Any] = {
 PRODUCER: dict[str, Any] = {
     "acks": "all",
     "enable.idempotence": True,
+    "max.in.flight": 1,
     "partitioner": "murmur2_random",
     "compression.type": "lz4",
     "linger.ms": 1,

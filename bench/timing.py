@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 Item = TypeVar("Item")
+Other = TypeVar("Other")
 NS_PER_MS = 1_000_000
 NS_PER_US = 1_000
+SLICE_CALLS = 1_000
 
 
 class Percentiles(NamedTuple):
@@ -23,14 +25,32 @@ class Percentiles(NamedTuple):
 
 def timed_calls(call: Callable[[Item], object], items: Sequence[Item], count: int) -> Percentiles:
     """Call `count` times in a tight loop, with the items in turn."""
-    clock = time.perf_counter_ns
     spent = array("q", bytes(8 * count))
-    for place in range(count):
+    _time(call, items, spent, range(count))
+    return percentiles(spent)
+
+
+def timed_in_turns(
+    first: tuple[Callable[[Item], object], Sequence[Item]],
+    second: tuple[Callable[[Other], object], Sequence[Other]],
+    count: int,
+) -> tuple[Percentiles, Percentiles]:
+    """Call each `count` times, a slice of the one after a slice of the other: a machine's swings fall on both alike."""
+    spent = array("q", bytes(8 * count)), array("q", bytes(8 * count))
+    for start in range(0, count, SLICE_CALLS):
+        places = range(start, min(start + SLICE_CALLS, count))
+        _time(*first, spent[0], places)
+        _time(*second, spent[1], places)
+    return percentiles(spent[0]), percentiles(spent[1])
+
+
+def _time(call: Callable[[Item], object], items: Sequence[Item], spent: array[int], places: range) -> None:
+    clock = time.perf_counter_ns
+    for place in places:
         item = items[place % len(items)]
         began = clock()
         call(item)
         spent[place] = clock() - began
-    return percentiles(spent)
 
 
 def percentiles(spent: Sequence[float]) -> Percentiles:
