@@ -99,7 +99,7 @@ class ComposeSet:
         """Bring the set up and wait until all of it is healthy; with the ends of its logs where it does not."""
         try:
             self.compose("up", "--detach", "--no-build", "--wait", timeout_s=UP_TIMEOUT_S)
-        except AssertionError as error:
+        except (AssertionError, subprocess.TimeoutExpired) as error:
             raise AssertionError(f"{error}\n{self.compose('logs', '--tail', '15')}") from None
 
     def remove(self) -> None:
@@ -203,5 +203,5 @@ class ComposeSet:
         """Wait for a condition; with the end of a service's log where it does not come true."""
         try:
             eventually(what, condition, timeout_s=HEALTHY_TIMEOUT_S)
-        except AssertionError as error:
+        except (AssertionError, subprocess.TimeoutExpired) as error:
             raise AssertionError(f"{error}\n{self.compose('logs', '--tail', '30', service)}") from None
