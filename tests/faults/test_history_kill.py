@@ -15,7 +15,7 @@ from history_rig import HistoryRig
 from history_workers import Load, Witness, Worker, Workers, let_live
 from ledger import Ledger, Verdict
 
-RANDOM_KILLS = 8
+RANDOM_KILLS = 4
 RUBBISH_EVERY = 50
 
 

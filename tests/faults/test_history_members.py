@@ -38,7 +38,7 @@ def test_members_that_come_and_go_cost_neither_progress_nor_an_event(rig: Histor
     load = Load(rig, ledger)
     try:
         with rig.working(rig.sink(dead_letters=letters)) as stays:
-            for _ in range(4):
+            for _ in range(3):
                 guest = rig.sink(dead_letters=letters)
                 with rig.working(guest):
                     eventually("the guest writes", lambda guest=guest: guest.counts["stored"] > 0)  # type: ignore[misc]

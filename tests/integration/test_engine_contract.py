@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
@@ -498,6 +498,39 @@ def test_a_second_member_that_joins_in_the_middle_of_a_batch_loses_nothing(broke
     running[1].until(lambda: {(one.partition, one.offset) for one in [*first.done, *second.done]} == everything)
     assert [one.end() for one in running] == [None, None]
     assert broker_rig.committed() == {0: written, 1: written}
+
+
+class ScriptOfNumbers(Script):
+    """One that is given the partitions of one number on all topics, for which members give all back at each rebalance."""
+
+    copartitioned: Literal[True] = True
+
+
+@pytest.mark.parametrize("script", [Script, ScriptOfNumbers])
+def test_a_partition_given_away_while_a_dependency_is_away_is_read_when_it_comes_back(
+    script: type[Script], kafka: str, topic_prefix: str
+) -> None:
+    """On Kafka's engine: Faust gives none away before it has done with what it was given."""
+    rig, away = BrokerRig("kafka", kafka, topic_prefix), True
+
+    def wait(_: Sequence[Record]) -> None:
+        if away:
+            raise Transient("the dependency is away")
+
+    try:
+        rig.write([*numbered(1), *numbered(1, partition=1)])
+        stays, guest = script(rig.topic, wait), script(rig.topic, wait)
+        running = rig.start(stays)
+        running.until(lambda: bool(stays.calls))
+        going = rig.start(guest)
+        going.until(lambda: bool(guest.calls))
+        away = False
+        going.until(lambda: bool(guest.done))
+        assert going.end() is None
+        rig.write([*numbered(1, first=1), *numbered(1, partition=1, first=1)])
+        running.until(lambda: {(0, 1), (1, 1)} <= {(one.partition, one.offset) for one in stays.done})
+    finally:
+        rig.close()
 
 
 def test_a_worker_that_comes_back_and_finds_nothing_new_is_not_behind(kafka: str, topic_prefix: str) -> None:

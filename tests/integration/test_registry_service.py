@@ -92,6 +92,7 @@ def test_a_second_up_is_harmless(service: Service) -> None:
     assert service.running() == before
 
 
+@pytest.mark.long
 def test_the_stack_starts_it_only_when_asked_leaves_it_alone_and_stops_it(home: Path) -> None:
     stack = LocalStack(home, fixed_ports=False)
 

@@ -298,6 +298,9 @@ class KafkaEngine:
         self._unassign(partitions)
 
     def _unassign(self, partitions: list[TopicPartition]) -> None:
+        if self._paused:
+            # librdkafka remembers it beyond an assignment: one that came back later would never be read again.
+            self._consumer.resume(partitions)
         if self._is_eager:
             self._consumer.unassign()
         else:
