@@ -159,8 +159,18 @@ class ComposeSet:
         )  # fmt: skip
 
     def pause(self, service: str) -> None:
-        """Freeze all processes of a container."""
-        docker("pause", self.container(service).id)
+        """Freeze all processes of a container. runc gives up on one that starts a process meanwhile (cgroup v1)."""
+
+        def is_frozen() -> bool:
+            try:
+                docker("pause", self.container(service).id)
+            except AssertionError as error:
+                if "unable to freeze" not in str(error):
+                    raise
+                return False
+            return True
+
+        eventually(f"{service} is frozen", is_frozen)
 
     def go_on(self, service: str) -> None:
         """Let them run again."""
