@@ -1,4 +1,4 @@
-"""`kill -9` of the real worker process, at every point between its steps and at random ones, under load: every record
+"""`kill -9` of the real worker process, at points between its steps and at random ones, under load: every record
 of the tape is stored once or a dead letter (I6, I7)."""
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from history_rig import HistoryRig
 from history_workers import Load, Witness, Worker, Workers, let_live
 from ledger import Ledger, Verdict
 
-RANDOM_KILLS = 4
+POINTS, RANDOM_KILLS = 8, 4
 RUBBISH_EVERY = 50
+LONG_SESSION = {"TRADETAPE_KAFKA_SESSION_TIMEOUT_MS": "60000"}
 
 
 @pytest.fixture
@@ -60,10 +61,11 @@ def settled(rig: HistoryRig, load: Load, ledger: Ledger, last: Worker) -> Verdic
     return verdict
 
 
-def test_every_record_is_stored_once_though_its_worker_is_killed_between_any_two_steps_and_at_random(
+def test_every_record_is_stored_once_though_its_worker_is_killed_between_two_steps_and_at_random(
     rig: HistoryRig, workers: Workers, load: Load, witness: Witness, ledger: Ledger
 ) -> None:
-    deaths = [*failing_worker.POINTS, *(["random"] * RANDOM_KILLS)]
+    # Those of one run; the long run has every point many times.
+    deaths = [*ledger.rng.sample(failing_worker.POINTS, POINTS), *(["random"] * RANDOM_KILLS)]
     ledger.rng.shuffle(deaths)
     current, is_new = workers.start(), True
     for number, death in enumerate(deaths):
@@ -95,8 +97,11 @@ def test_every_record_is_stored_once_though_its_worker_is_killed_between_any_two
 def test_a_worker_that_stood_still_while_another_took_over_ends_has_written_nothing_and_leaves_the_other_alone(
     rig: HistoryRig, workers: Workers, load: Load, witness: Witness, ledger: Ledger, point: str
 ) -> None:
-    """SIGSTOP, as a paused machine is: when it goes on, it believes to be the owner still."""
-    stale = workers.start()
+    """SIGSTOP, as a paused machine is: when it goes on, it believes to be the owner still.
+
+    Its group believes so too. One that finds its session over joins again and has partitions anew, by a claim of its own.
+    """
+    stale = workers.start(more=LONG_SESSION)
     stale.wait_for("the worker writes", lambda: witness.stored() > 0)
     stale.arm(point, signal.SIGSTOP)
     stale.wait_for("the worker stands still", stale.is_stopped)

@@ -74,7 +74,7 @@ def test_killed_at_once_after_a_push_it_comes_back_on_its_port_with_every_id(ser
 
 
 def test_it_listens_on_the_loopback_address_alone_and_writes_into_its_home_alone(service: Service, home: Path) -> None:
-    service.up()
+    port = service.up()
     found = service.running()
     assert found is not None
     sockets = [one for one in found[0].net_connections(kind="inet") if one.status == psutil.CONN_LISTEN]
@@ -84,12 +84,8 @@ def test_it_listens_on_the_loopback_address_alone_and_writes_into_its_home_alone
     assert all(path.is_relative_to(home) for path in written), written
     assert any((home / "registry" / "tmp").iterdir()), "what it unpacks for itself lies elsewhere"
 
-
-def test_a_second_up_is_harmless(service: Service) -> None:
-    port = service.up()
-    before = service.running()
     assert service.up() == port
-    assert service.running() == before
+    assert service.running() == found, "a second up is harmless"
 
 
 @pytest.mark.long
