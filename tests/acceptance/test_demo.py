@@ -228,6 +228,7 @@ def venues_in_history(environment: dict[str, str]) -> set[str]:
         return {venue for (venue,) in connection.execute("SELECT DISTINCT venue FROM tradetape.candles").fetchall()}
 
 
+@pytest.mark.long
 def test_a_second_run_uses_what_is_there_and_reconciles_too(environment: dict[str, str], home: Path) -> None:
     before = LocalStack(home).status()
     known = venues_in_history(environment)
@@ -266,6 +267,7 @@ def test_no_worker_outlives_a_demo_that_is_ended(
     eventually("no worker runs", lambda: not workers_of(environment))
 
 
+@pytest.mark.long
 def test_as_recorded_leaves_redis_without_what_is_long_past(environment: dict[str, str], home: Path) -> None:
     found = demo(home, "--engine", "kafka", "--as-recorded")
     assert found.returncode == 0, found.stderr

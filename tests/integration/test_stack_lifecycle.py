@@ -247,8 +247,9 @@ def test_wipe_leaves_no_data_behind(local: LocalStack) -> None:
 
 @pytest.mark.parametrize(
     "runs",
-    [pytest.param(True, id="while it runs"), pytest.param(False, id="while it is down", marks=pytest.mark.long)],
+    [pytest.param(True, id="while it runs"), pytest.param(False, id="while it is down")],
 )
+@pytest.mark.long
 def test_a_home_removed_by_hand_does_not_stop_the_next_up(local: LocalStack, runs: bool) -> None:
     local.up()
     if not runs:
@@ -312,6 +313,7 @@ def test_two_ups_at_once_start_one_stack(new_home: Path) -> None:
     await_that(lambda: len(servers_of(stack)) == len(SERVICES), "there is more than one server of a kind")
 
 
+@pytest.mark.long
 def test_a_port_that_another_stack_took_a_moment_before_is_left_to_it(
     stack: LocalStack, new_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
