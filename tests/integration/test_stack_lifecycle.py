@@ -245,11 +245,8 @@ def test_wipe_leaves_no_data_behind(local: LocalStack) -> None:
         assert client.get(word) is None
 
 
-@pytest.mark.parametrize(
-    "runs",
-    [pytest.param(True, id="while it runs"), pytest.param(False, id="while it is down")],
-)
 @pytest.mark.long
+@pytest.mark.parametrize("runs", [True, False], ids=["while it runs", "while it is down"])
 def test_a_home_removed_by_hand_does_not_stop_the_next_up(local: LocalStack, runs: bool) -> None:
     local.up()
     if not runs:
