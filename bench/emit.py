@@ -141,8 +141,7 @@ def _in_turns(
     rounds: int,
 ) -> tuple[list[Percentiles], list[Percentiles]]:
     """Fastavro and produce, and emit."""
-    bare: list[Percentiles] = []
-    ours: list[Percentiles] = []
+    bare, ours = [], []
     for number in range(rounds):
         say(f"emit: in turns with fastavro and produce, round {number + 1} of {rounds}")
         by_hand = _bare(services, catalogue)
@@ -152,8 +151,9 @@ def _in_turns(
             by_hand.flush(FLUSH_TIMEOUT_S)
             tape.emit(events[0])
             tape.flush(FLUSH_TIMEOUT_S)
-            for side, found in zip((bare, ours), timed_in_turns((by_hand.emit, plains), (tape.emit, events), count), strict=True):  # fmt: skip
-                side.append(found)
+            theirs, own = timed_in_turns((by_hand.emit, plains), (tape.emit, events), count)
+            bare.append(theirs)
+            ours.append(own)
             by_hand.flush(FLUSH_TIMEOUT_S)
             tape.flush(FLUSH_TIMEOUT_S)
     return bare, ours

@@ -15,7 +15,6 @@ from history_rig import HistoryRig
 from history_workers import Load, Witness, Worker, Workers, let_live
 from ledger import Ledger, Verdict
 
-POINTS, RANDOM_KILLS = 8, 4
 RUBBISH_EVERY = 50
 LONG_SESSION = {"TRADETAPE_KAFKA_SESSION_TIMEOUT_MS": "60000"}
 
@@ -61,11 +60,13 @@ def settled(rig: HistoryRig, load: Load, ledger: Ledger, last: Worker) -> Verdic
     return verdict
 
 
+@pytest.mark.parametrize(
+    ("points", "random_kills"), [(8, 4), pytest.param(len(failing_worker.POINTS), 8, marks=pytest.mark.long)]
+)
 def test_every_record_is_stored_once_though_its_worker_is_killed_between_two_steps_and_at_random(
-    rig: HistoryRig, workers: Workers, load: Load, witness: Witness, ledger: Ledger
+    rig: HistoryRig, workers: Workers, load: Load, witness: Witness, ledger: Ledger, points: int, random_kills: int
 ) -> None:
-    # Those of one run; the long run has every point many times.
-    deaths = [*ledger.rng.sample(failing_worker.POINTS, POINTS), *(["random"] * RANDOM_KILLS)]
+    deaths = [*ledger.rng.sample(failing_worker.POINTS, points), *(["random"] * random_kills)]
     ledger.rng.shuffle(deaths)
     current, is_new = workers.start(), True
     for number, death in enumerate(deaths):

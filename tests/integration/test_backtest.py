@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
@@ -18,22 +19,26 @@ VENUE = "demo1"
 STAMPED_ANEW = {"emitted_at", "producer_run_id", "producer_seq", "run_mode"}
 
 
+@pytest.mark.parametrize(
+    ("symbols", "trades"), [(SYMBOLS[:2], 7), pytest.param(SYMBOLS, 15, marks=pytest.mark.long)], ids=["two", "all"]
+)
 def test_the_backtest_gives_the_live_signals_again_ids_included(
-    kafka: str, topic_prefix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    symbols: Sequence[str], trades: int, kafka: str, topic_prefix: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     rig = TopicsRig(kafka, topic_prefix)
     with Producer(
         bootstrap_servers=kafka, source=SOURCE, run_mode=RunMode.PAPER, catalogue=rig.catalogue, overflow="wait"
     ) as producer:
         bot = Bot(tape=producer, venue=VENUE)
-        for together in by_minute([read_sample(symbol) for symbol in SYMBOLS[:2]]):
+        for together in by_minute([read_sample(symbol) for symbol in symbols]):
             for minute in together:
                 bot.on_minute(minute)
         assert producer.flush(60)
     with Tape(kafka=rig.kafka, catalogue=rig.catalogue, run_bytes=200_000) as tape:
         live = backtest.live(tape, VENUE)
         again = backtest.backtest(tape, VENUE)
-    assert Counter(one.action for one in live) == {Action.ENTER: 7, Action.EXIT: 7}
+    assert Counter(one.action for one in live) == {Action.ENTER: trades, Action.EXIT: trades}
     by_id = {one.event_id: one for one in live}
     assert {one.event_id for one in again} == set(by_id)
     for one in again:

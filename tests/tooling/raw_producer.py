@@ -6,7 +6,7 @@ from confluent_kafka import Producer
 
 
 def raw_producer(servers: str) -> Producer:
-    """As safe as our own: in order, none lost (test_producer_new_topics.py says how one could be), keys where ours go."""
+    """As safe as our own: in order, none lost (test_producer_client.py says how one could be), keys where ours go."""
     return Producer(
         {
             "bootstrap.servers": servers, "partitioner": "murmur2_random", "enable.idempotence": True,

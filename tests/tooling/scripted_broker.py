@@ -1,4 +1,4 @@
-"""As much of a Kafka broker as one producer and one partition need, where a test says when the partition gets its leader.
+"""As much of a Kafka broker as one producer and one partition need, which has no leader for its first batch, and then has.
 
 It speaks the protocol of Kafka 0.11 (https://kafka.apache.org/protocol), the oldest that knows idempotent producers, and
 takes batches by Kafka's rule: any as the first of a producer, then only the one that is next.
