@@ -1,4 +1,4 @@
-"""As much of a Kafka broker as one producer and one partition need, which has no leader for its first batch, and then has.
+"""As much of a Kafka broker as a topic needs that was made a moment ago: its partitions have no leader yet, and then have.
 
 It speaks the protocol of Kafka 0.11 (https://kafka.apache.org/protocol), the oldest that knows idempotent producers, and
 takes batches by Kafka's rule: any as the first of a producer, then only the one that is next.
@@ -15,10 +15,17 @@ from contextlib import contextmanager
 from typing import cast
 
 TOPIC = "scripted"
-PRODUCE, METADATA, API_VERSIONS, INIT_PRODUCER_ID = 0, 3, 18, 22
-VERSIONS = {PRODUCE: (3, 3), 1: (4, 4), METADATA: (0, 2), API_VERSIONS: (0, 0), INIT_PRODUCER_ID: (0, 0)}
+LED, LEADERLESS = 0, 1
+"""Its partitions: one whose leader metadata names from the start, and one that may have to wait for its leader."""
+PRODUCE, LIST_OFFSETS, METADATA, API_VERSIONS, INIT_PRODUCER_ID = 0, 2, 3, 18, 22
+VERSIONS = {
+    PRODUCE: (3, 3), 1: (4, 4), LIST_OFFSETS: (1, 1), METADATA: (0, 2), API_VERSIONS: (0, 0), INIT_PRODUCER_ID: (0, 0),
+}  # fmt: skip
 """Which versions of which request it knows; those of fetches (1) are named only because librdkafka asks for them."""
-NONE, NOT_LEADER, UNSUPPORTED_VERSION, OUT_OF_ORDER = 0, 6, 35, 45
+NONE, LEADER_NOT_AVAILABLE, NOT_LEADER, UNSUPPORTED_VERSION, OUT_OF_ORDER = 0, 5, 6, 35, 45
+NOBODY = -1
+END = 12
+"""Where each partition ends."""
 PATIENCE_S = 0.5
 """How long it waits for a second batch before it answers the first."""
 PRODUCER_ID, NODE = 1, 1
@@ -31,8 +38,10 @@ class ScriptedBroker(socketserver.ThreadingTCPServer):
 
     allow_reuse_address = daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, leaderless_answers: int) -> None:
         super().__init__(("127.0.0.1", 0), _Connection)
+        self.leaderless_answers = leaderless_answers
+        """How many answers about the topic's metadata still name no leader of the partition LEADERLESS."""
         self.stored = 0
         self.has_been_asked = threading.Event()
         """Whether a batch has come."""
@@ -73,12 +82,12 @@ class _Connection(socketserver.StreamRequestHandler):
             return struct.pack(">hi", error, len(VERSIONS)) + known
         assert low <= version <= high, (key, version)
         if key == METADATA:
-            brokers = (
-                struct.pack(">ii", 1, NODE) + _text("127.0.0.1") + struct.pack(">ih", broker.server_address[1], -1)
-            )
-            partition = struct.pack(">hiiiiii", NONE, 0, NODE, 1, NODE, 1, NODE)
-            topic = struct.pack(">h", NONE) + _text(TOPIC) + struct.pack(">bi", 0, 1) + partition
-            return brokers + struct.pack(">hii", -1, NODE, 1) + topic
+            return _metadata(broker)
+        if key == LIST_OFFSETS:
+            asked = body[body.index(TOPIC.encode()) + len(TOPIC) :]
+            partitions = [number for number, _ in struct.iter_unpack(">iq", asked[4:])]
+            places = b"".join(struct.pack(">ihqq", one, NONE, -1, END) for one in partitions)
+            return struct.pack(">i", 1) + _text(TOPIC) + struct.pack(">i", len(partitions)) + places
         if key == INIT_PRODUCER_ID:
             return struct.pack(">ihqh", 0, NONE, PRODUCER_ID, 0)
         batch = body[body.index(TOPIC.encode()) + len(TOPIC) + 12 :]
@@ -86,8 +95,19 @@ class _Connection(socketserver.StreamRequestHandler):
             broker.has_been_asked.set()
             select.select([self.connection], [], [], PATIENCE_S)
         error = broker.take(*struct.unpack_from(">ii", batch, SEQUENCE_AT))
-        place = struct.pack(">ihqq", 0, error, broker.stored, -1)
+        place = struct.pack(">ihqq", LED, error, broker.stored, -1)
         return struct.pack(">i", 1) + _text(TOPIC) + struct.pack(">i", 1) + place + struct.pack(">i", 0)
+
+
+def _metadata(broker: ScriptedBroker) -> bytes:
+    brokers = struct.pack(">ii", 1, NODE) + _text("127.0.0.1") + struct.pack(">ih", broker.server_address[1], -1)
+    is_led = broker.leaderless_answers <= 0
+    broker.leaderless_answers -= 1
+    led = struct.pack(">hiiiiii", NONE, LED, NODE, 1, NODE, 1, NODE)
+    error, leader = (NONE, NODE) if is_led else (LEADER_NOT_AVAILABLE, NOBODY)
+    other = struct.pack(">hiiiiii", error, LEADERLESS, leader, 1, NODE, 1, NODE)
+    topic = struct.pack(">h", NONE) + _text(TOPIC) + struct.pack(">bi", 0, 2) + led + other
+    return brokers + struct.pack(">hii", -1, NODE, 1) + topic
 
 
 def _text(value: str) -> bytes:
@@ -95,9 +115,9 @@ def _text(value: str) -> bytes:
 
 
 @contextmanager
-def scripted_broker() -> Iterator[ScriptedBroker]:
+def scripted_broker(*, leaderless_answers: int = 0) -> Iterator[ScriptedBroker]:
     """One that listens for the length of a block."""
-    with ScriptedBroker() as broker:
+    with ScriptedBroker(leaderless_answers) as broker:
         serving = threading.Thread(target=broker.serve_forever, args=(0.05,), daemon=True)
         serving.start()
         try:

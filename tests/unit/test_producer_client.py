@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from confluent_kafka import KafkaError, Message
 
-from scripted_broker import TOPIC, scripted_broker
+from scripted_broker import LED, TOPIC, scripted_broker
 from tradetape.producers.client import Client
 from tradetape.producers.connection import KafkaSettings
 from waiting import eventually
@@ -21,9 +21,9 @@ def test_a_batch_refused_while_the_next_one_is_on_its_way_is_not_called_delivere
 
     with scripted_broker() as broker:
         client = Client("test", KafkaSettings(bootstrap_servers=broker.address), only_failures=False)
-        client.produce(TOPIC, b"first", on_delivery=report)
+        client.produce(TOPIC, b"first", partition=LED, on_delivery=report)
         assert broker.has_been_asked.wait(DEADLINE_S)
-        client.produce(TOPIC, b"second", on_delivery=report)
+        client.produce(TOPIC, b"second", partition=LED, on_delivery=report)
         eventually("both are reported", lambda: client.poll(0.1) >= 0 and client.unreported() == 0)
         assert delivered == [None, None]
         assert broker.stored == 2

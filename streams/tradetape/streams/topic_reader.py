@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -97,10 +97,22 @@ class TopicReader:
         """One request for all: Kafka's ListOffsets takes a time in milliseconds, or one of the two special ones."""
         if not partitions:
             return {}
-        asked = [TopicPartition(one.topic, one.partition, when) for one in partitions]
         with self._answering("where its topics begin and end"):
-            found = _settled(lambda: self._asking.offsets_for_times(asked, timeout=ANSWER_TIMEOUT_S))
-        return {Partition(one.topic, one.partition): one.offset for one in found}
+            deadline = time.monotonic() + ANSWER_TIMEOUT_S
+            while True:
+                asked = [TopicPartition(one.topic, one.partition, when) for one in partitions]
+                try:
+                    found = self._asking.offsets_for_times(asked, timeout=ANSWER_TIMEOUT_S)
+                    _assert_answered(found)
+                    return {Partition(one.topic, one.partition): one.offset for one in found}
+                except KafkaException as error:
+                    if error.args[0].code() not in _LEADERLESS or time.monotonic() > deadline:
+                        raise
+                # Partitions that were made a moment ago, or whose broker has died, have no leader yet. The client would
+                # go on saying so from what it knows of them, for minutes.
+                time.sleep(ASK_AGAIN_INTERVAL_S)
+                for topic in {one.topic for one in partitions}:
+                    self._asking.list_topics(topic, timeout=ANSWER_TIMEOUT_S)
 
     @contextmanager
     def _answering(self, question: str) -> Iterator[None]:
@@ -196,13 +208,8 @@ def _meaning(message: Message, error: KafkaError) -> StreamsError:
     return KafkaRefused(f"{where} cannot be read: {error.str()}")
 
 
-def _settled(ask: Callable[[], list[TopicPartition]]) -> list[TopicPartition]:
-    """Ask again while partitions that were made a moment ago have no leader yet."""
-    deadline = time.monotonic() + ANSWER_TIMEOUT_S
-    while True:
-        try:
-            return ask()
-        except KafkaException as error:
-            if error.args[0].code() not in _LEADERLESS or time.monotonic() > deadline:
-                raise
-            time.sleep(ASK_AGAIN_INTERVAL_S)
+def _assert_answered(found: Sequence[TopicPartition]) -> None:
+    """Raise the first partition's error: the client answers for the others all the same, and leaves what was asked."""
+    for one in found:
+        if one.error is not None:
+            raise KafkaException(KafkaError(one.error.code(), f"{one.topic}[{one.partition}]: {one.error.str()}"))
