@@ -45,7 +45,7 @@ def test_a_bot_loads_no_service_library_and_no_other_room(statement: str) -> Non
     assert "tradetape.producers" in loaded
     assert not loaded & SERVICES
     assert not loaded & OTHER_ROOMS
-    assert not loaded & {"http.client", "tradetape.schemas.registry"}
+    assert not loaded & {"http.client", "tradetape.schemas.registry", "fastavro", "platformdirs"}
 
 
 def test_importing_prints_nothing_starts_no_thread_and_opens_no_socket() -> None:

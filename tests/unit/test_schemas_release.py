@@ -20,7 +20,7 @@ import pytest
 import tradetape.schemas
 from tradetape.console import exit_codes
 from tradetape.console.commands import schemas as command
-from tradetape.schemas import avro_schema, check, compatibility, lint, released, stubs
+from tradetape.schemas import avro_schema, check, compatibility, freezing, lint, released, stubs
 from tradetape.schemas.errors import CatalogueError
 from tradetape.schemas.event_classes import RECORDS
 
@@ -62,7 +62,7 @@ def add(**new: Any) -> Callable[[Schema], object]:
 
 
 def release(folder: Path, record: str) -> released.Version:
-    return released.freeze(folder / "released", record=record, head=(folder / "avro" / f"{record}.avsc").read_bytes())
+    return freezing.freeze(folder / "released", record=record, head=(folder / "avro" / f"{record}.avsc").read_bytes())
 
 
 def test_what_ships_passes() -> None:
@@ -463,7 +463,7 @@ def test_a_sample_that_does_not_fit_is_refused_before_anything_is_written(
 
 def test_a_record_without_a_sample_is_not_released(copy: Path) -> None:
     with pytest.raises(CatalogueError, match="Quote v1 needs a sample event"):
-        released.freeze(copy / "released", record="Quote", head=b'{"name": "Quote"}')
+        freezing.freeze(copy / "released", record="Quote", head=b'{"name": "Quote"}')
 
 
 # -- the command -------------------------------------------------------------------------------------------------

@@ -19,7 +19,6 @@ from types import TracebackType
 from typing import Literal, Self, TypeVar
 
 import msgspec
-import platformdirs
 
 from tradetape.producers.causation import Caused
 from tradetape.producers.codecs import codec_of
@@ -78,6 +77,9 @@ class Health(msgspec.Struct, frozen=True):
 
 def default_outbox_dir() -> Path:
     """The platform's folder for state, in which each source has an outbox of its own."""
+    # Here: who names a folder does not pay for its import.
+    import platformdirs
+
     return platformdirs.user_state_path("tradetape") / "outbox"
 
 

@@ -2,18 +2,14 @@
 
 Every Kafka tool reads this frame. A reader decodes only with schemas that belong to the record's topic, never with
 one that a payload merely names, and checks size, frame and that the whole payload was consumed: fastavro checks none.
-It parses all schemas at the start, but for those that come into a registry later: these at their first record. What
-writes a record or reads it is made at its first one too, since most processes do one of both with a few records.
+What writes a record or reads it is made at its first one, since most processes do one of both with a few records.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from io import BytesIO
-from typing import Any, NamedTuple, Protocol
-
-import fastavro
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tradetape.schemas import avro_schema, times
 from tradetape.schemas.avro_reader import Reader, compile_reader
@@ -24,6 +20,9 @@ from tradetape.schemas.errors import DecodeError, EventError, NotRegistered
 from tradetape.schemas.events import Event
 from tradetape.schemas.released import released_schemas
 from tradetape.schemas.restoring import Restore, compile_restore
+
+if TYPE_CHECKING:
+    from tradetape.schemas.resolution import Resolution
 
 _FRAME = struct.Struct(">bI")
 _UUID_LENGTH = 36
@@ -38,11 +37,31 @@ class LookUp(Protocol):
         """The schema under an id of a subject, safe to read with; None for none. Raises RegistryUnreachable."""
 
 
+class _Written:
+    """What one schema has written, read as its event type has it now."""
+
+    __slots__ = ("_event_type", "_resolution", "_schema", "is_head")
+
+    def __init__(self, event_type: EventType, schema: Schema) -> None:
+        self.is_head = _is_head(event_type, schema)
+        self._event_type = event_type
+        self._schema = schema
+        self._resolution: Resolution | None = None
+
+    def read(self, payload: bytes) -> dict[str, Any]:
+        """The plain fields of a framed payload. Raises DecodeError."""
+        if self._resolution is None:
+            # Here: fastavro is an eighth of what a bot would import, and a bot only writes.
+            from tradetape.schemas.resolution import Resolution
+
+            self._resolution = Resolution(self._schema, None if self.is_head else self._event_type.schema)
+        return self._resolution.read(payload, start=_FRAME.size)
+
+
 class _Reader(NamedTuple):
     event_type: EventType
-    head: Schema
-    writers: dict[bytes, tuple[Schema, Schema | None]]
-    """Parsed schemas that may have written records of this topic, by frame; beside each what reads it, None for itself."""
+    written: dict[bytes, _Written]
+    """By the frames of those schemas that may have written records of this topic."""
 
 
 class Codec:
@@ -76,7 +95,7 @@ class Codec:
             self._frames[one.record] = _frame(
                 one.schema_id if registered is None else _registered_id(one, subject, versions)
             )
-        self._known_frames = {frame for reader in self._readers.values() for frame in reader.writers}
+        self._known_frames = {frame for reader in self._readers.values() for frame in reader.written}
 
     def encode(self, event_type: EventType, plain: Mapping[str, Any]) -> bytes:
         """The framed bytes of an event's plain fields. Raises EventError when they are more than a topic takes."""
@@ -125,13 +144,13 @@ class Codec:
             raise DecodeError("empty", "the record has no value")
         if len(payload) > MAX_EVENT_BYTES:
             raise DecodeError("oversized", f"{len(payload)} bytes; at most {MAX_EVENT_BYTES} are decoded")
-        writer = reader.writers.get(payload[: _FRAME.size]) or self._new_schema(reader, payload)
+        written = reader.written.get(payload[: _FRAME.size]) or self._new_schema(reader, payload)
         plain = None
-        if writer[1] is None:
+        if written.is_head:
             record = reader.event_type.record
             plain = (self._readers_of_head.get(record) or self._new_reader(reader.event_type))(payload)
         if plain is None:
-            plain = _read(payload, *writer)
+            plain = written.read(payload)
         _check_plain(plain)
         return plain
 
@@ -140,7 +159,7 @@ class Codec:
         self._readers_of_head[event_type.record] = made
         return made
 
-    def _new_schema(self, reader: _Reader, payload: bytes) -> tuple[Schema, Schema | None]:
+    def _new_schema(self, reader: _Reader, payload: bytes) -> _Written:
         """What wrote a payload that begins with none of its topic's frames, where the registry knows it by now.
 
         Raises DecodeError, RegistryUnreachable.
@@ -152,7 +171,7 @@ class Codec:
         if schema is None:
             raise refusal
         frame = payload[: _FRAME.size]
-        found = reader.writers[frame] = _writer(one, schema, reader.head)
+        found = reader.written[frame] = _Written(one, schema)
         self._known_frames.add(frame)
         return found
 
@@ -169,15 +188,9 @@ class Codec:
 
 
 def _reader(event_type: EventType, versions: Mapping[int, Schema]) -> _Reader:
-    head = _parsed(event_type.schema)
     schemas = {avro_schema.content_id(schema): schema for schema in released_schemas(event_type.record)}
     schemas |= {event_type.schema_id: event_type.schema, **versions}
-    writers = {_frame(number): _writer(event_type, schema, head) for number, schema in schemas.items()}
-    return _Reader(event_type, head, writers)
-
-
-def _writer(event_type: EventType, schema: Schema, head: Schema) -> tuple[Schema, Schema | None]:
-    return (head, None) if _is_head(event_type, schema) else (_parsed(schema), head)
+    return _Reader(event_type, {_frame(number): _Written(event_type, schema) for number, schema in schemas.items()})
 
 
 def _repeated(event_type: EventType) -> set[str]:
@@ -200,29 +213,6 @@ def _registered_id(event_type: EventType, subject: str, versions: Mapping[int, S
 
 def _frame(schema_id: int) -> bytes:
     return _FRAME.pack(0, schema_id)
-
-
-def _parsed(schema: Schema) -> Schema:
-    parsed: Schema = fastavro.parse_schema(avro_schema.without_logical_types(schema))  # type: ignore[assignment]
-    return parsed
-
-
-def _read(payload: bytes, writer: Schema, head: Schema | None) -> dict[str, Any]:
-    source = BytesIO(payload)
-    source.seek(_FRAME.size)
-    try:
-        plain = fastavro.schemaless_reader(source, writer, head)
-    except EOFError as error:
-        raise DecodeError("truncated", "the payload ends inside of a field") from error
-    except (ValueError, ArithmeticError, LookupError, TypeError, fastavro.read.SchemaResolutionError) as error:
-        if isinstance(error, IndexError) and source.tell() == len(payload):
-            # So fastavro ends where an integer is cut off between its bytes.
-            raise DecodeError("truncated", "the payload ends inside of a number") from error
-        raise DecodeError("invalid_value", f"{type(error).__name__}: {error}") from error
-    if source.tell() != len(payload):
-        raise DecodeError("trailing_bytes", f"{len(payload) - source.tell()} bytes after the end of the event")
-    assert isinstance(plain, dict)
-    return plain
 
 
 def _check_plain(plain: Mapping[str, Any]) -> None:

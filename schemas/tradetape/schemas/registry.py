@@ -1,7 +1,8 @@
 """A schema registry that speaks Confluent's REST: which ids it gives our schemas, and how they come into it.
 
-Producers and workers only read, when they start and when a record names an id that they do not know; `push` alone registers. A version is known by its content as
-avro_schema tells it, not by the registry's own look-up: registries differ in what they take for the same schema.
+Producers and workers only read, when they start and when a record names an id that they do not know; `push` alone
+registers. A version is known by its content as avro_schema tells it, not by the registry's own look-up: registries
+differ in what they take for the same schema.
 """
 
 from __future__ import annotations

@@ -102,14 +102,14 @@ def _check(_: argparse.Namespace) -> int:
 
 
 def _freeze(_: argparse.Namespace) -> int:
-    from tradetape.schemas import check, released
+    from tradetape.schemas import check, freezing
 
     package = _package()
     if _reported(check.before_release(package)):
         return exit_codes.BAD_DATA
     changed = [record for record in package.heads if package.has_unreleased_head(record)]
     for record in changed:
-        version = released.freeze(_folder() / "released", record=record, head=package.texts[record])
+        version = freezing.freeze(_folder() / "released", record=record, head=package.texts[record])
         print(f"{record} v{version.number} released under id {version.schema_id}.")
     if not changed:
         print("Nothing to release: every schema is its last released version.")
