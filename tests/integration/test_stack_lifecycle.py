@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from tradetape.console.errors import ServiceFailed
 from tradetape.console.local.ports import LOOPBACK, PortBook
 from tradetape.console.local.stack import LocalStack
+from waiting import eventually
 
 pytestmark = pytest.mark.local
 
@@ -56,13 +56,6 @@ def new_home() -> Iterator[Path]:
             LocalStack(home, fixed_ports=False).down(wipe=True)
 
 
-def await_that(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-
-
 def pids(stack: LocalStack) -> dict[str, int | None]:
     return {one.name: one.pid for one in stack.status() if one.name in SERVICES}
 
@@ -75,7 +68,10 @@ def kill(pid: int | None) -> None:
     assert pid is not None
     process = psutil.Process(pid)
     process.kill()
-    await_that(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, f"{pid} lives on")
+    eventually(
+        f"{pid} is gone",
+        lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE,
+    )
 
 
 def servers_of(stack: LocalStack) -> list[int]:
@@ -195,7 +191,7 @@ def test_a_lost_or_wrong_book_of_ports_costs_no_data_and_no_second_server(local:
     else:
         book.write_text('{"kafka": 1, "postgres": 2, "redis": []}', encoding="utf-8")
     local.up()
-    await_that(lambda: len(servers_of(local)) == len(SERVICES), "there is more than one server of a kind")
+    eventually("there is one server of a kind", lambda: len(servers_of(local)) == len(SERVICES))
     assert_stored(local, word)
 
 
@@ -253,7 +249,7 @@ def test_a_home_removed_by_hand_does_not_stop_the_next_up(local: LocalStack, run
         local.down()
     shutil.rmtree(local.places.home)
     local.up()
-    await_that(lambda: len(servers_of(local)) == len(SERVICES), "a server of the lost home lives on")
+    eventually("no server of the lost home lives on", lambda: len(servers_of(local)) == len(SERVICES))
     assert_stored(local, store(local))
 
 
@@ -292,13 +288,13 @@ def test_the_next_up_takes_over_from_one_that_was_killed(new_home: Path, stage: 
     stack = LocalStack(new_home, fixed_ports=False)
     killed = subprocess.Popen([sys.executable, "-c", UP, str(new_home)])
     try:
-        await_that(lambda: STAGES[stage](stack) or killed.poll() is not None, "the stage was not reached")
+        eventually("the stage is reached", lambda: bool(STAGES[stage](stack)) or killed.poll() is not None)
         assert killed.poll() is None, "it was too quick to be killed"
     finally:
         killed.kill()
         assert killed.wait() == -signal.SIGKILL
     stack.up()
-    await_that(lambda: len(servers_of(stack)) == len(SERVICES), "there is more than one server of a kind")
+    eventually("there is one server of a kind", lambda: len(servers_of(stack)) == len(SERVICES))
     assert_stored(stack, store(stack))
 
 
@@ -307,7 +303,7 @@ def test_two_ups_at_once_start_one_stack(new_home: Path) -> None:
     assert [one.wait(DEADLINE_S) for one in both] == [0, 0]
     stack = LocalStack(new_home, fixed_ports=False)
     assert all(pids(stack).values())
-    await_that(lambda: len(servers_of(stack)) == len(SERVICES), "there is more than one server of a kind")
+    eventually("there is one server of a kind", lambda: len(servers_of(stack)) == len(SERVICES))
 
 
 @pytest.mark.long
