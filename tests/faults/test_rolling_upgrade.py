@@ -253,21 +253,27 @@ def judge(upgrade: Upgrade, *, cache: redis.Redis) -> None:
     assert (letters.returncode, letters.stdout) == (0, "")
     decisions = upgrade.rig.rows("SELECT signal_id, count(*) AS n FROM tradetape.signal_decisions GROUP BY signal_id")
     assert {str(row["signal_id"]): row["n"] for row in decisions} == dict.fromkeys(upgrade.told("TradeSignal"), 1)
-    reader = StateReader(cache, prefix=upgrade.rig.catalogue.prefix.rstrip("."))
     newest = upgrade.rig.rows(
         "SELECT DISTINCT ON (symbol) symbol, event_id FROM tradetape.candles ORDER BY symbol, event_time DESC"
     )
     assert len(newest) == len(rolling_bot.SYMBOLS)
+    reader = StateReader(cache, prefix=upgrade.rig.catalogue.prefix.rstrip("."))
     for row in newest:
-        found = reader.candle(rolling_bot.VENUE, row["symbol"], rolling_bot.TIMEFRAME)
-        assert found is not None
-        assert found.event_id == str(row["event_id"])
+        upgrade.until(
+            f"Redis shows the newest bar of {row['symbol']}",
+            lambda row=row: shown_bar(reader, row["symbol"]) == str(row["event_id"]),
+        )
     verified = upgrade.run("history", "verify")
     assert verified.returncode == 0, verified.stdout + verified.stderr
     shown = upgrade.run("tail", "candles", "--from", "beginning", release=upgrade.next.environment)
     events = [json.loads(line)["event"] for line in shown.stdout.splitlines()]
     shown_values = values({one["event_id"]: one["open_interest"] for one in events})
     assert shown_values == values(upgrade.told("Candle"))
+
+
+def shown_bar(reader: StateReader, symbol: str) -> str | None:
+    found = reader.candle(rolling_bot.VENUE, symbol, rolling_bot.TIMEFRAME)
+    return None if found is None else found.event_id
 
 
 def await_waiting(upgrade: Upgrade) -> None:
