@@ -94,25 +94,31 @@ class TopicReader:
         return {one: offset if offset >= 0 else ends[one] for one, offset in found.items()}
 
     def _offsets(self, partitions: Sequence[Partition], when: int) -> dict[Partition, int]:
-        """One request for all: Kafka's ListOffsets takes a time in milliseconds, or one of the two special ones."""
+        """Asked again while a partition has no leader, as one that was made a moment ago, or whose broker has died."""
         if not partitions:
             return {}
         with self._answering("where its topics begin and end"):
             deadline = time.monotonic() + ANSWER_TIMEOUT_S
             while True:
-                asked = [TopicPartition(one.topic, one.partition, when) for one in partitions]
                 try:
-                    found = self._asking.offsets_for_times(asked, timeout=ANSWER_TIMEOUT_S)
-                    _assert_answered(found)
-                    return {Partition(one.topic, one.partition): one.offset for one in found}
+                    return self._asked(partitions, when)
                 except KafkaException as error:
                     if error.args[0].code() not in _LEADERLESS or time.monotonic() > deadline:
                         raise
-                # Partitions that were made a moment ago, or whose broker has died, have no leader yet. The client would
-                # go on saying so from what it knows of them, for minutes.
                 time.sleep(ASK_AGAIN_INTERVAL_S)
+                # Or the client would go on for minutes to answer from what it knows.
                 for topic in {one.topic for one in partitions}:
                     self._asking.list_topics(topic, timeout=ANSWER_TIMEOUT_S)
+
+    def _asked(self, partitions: Sequence[Partition], when: int) -> dict[Partition, int]:
+        """One request for all: Kafka's ListOffsets takes a time in milliseconds, or one of the two special ones."""
+        asked = [TopicPartition(one.topic, one.partition, when) for one in partitions]
+        found = self._asking.offsets_for_times(asked, timeout=ANSWER_TIMEOUT_S)
+        for one in found:
+            # It answers for the partitions that have a leader all the same, and leaves in the others what was asked.
+            if one.error is not None:
+                raise KafkaException(KafkaError(one.error.code(), f"{one.topic}[{one.partition}]: {one.error.str()}"))
+        return {Partition(one.topic, one.partition): one.offset for one in found}
 
     @contextmanager
     def _answering(self, question: str) -> Iterator[None]:
@@ -206,10 +212,3 @@ def _meaning(message: Message, error: KafkaError) -> StreamsError:
     if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
         return HistoryLost(f"{where}: records were deleted by retention before they were read: {error.str()}")
     return KafkaRefused(f"{where} cannot be read: {error.str()}")
-
-
-def _assert_answered(found: Sequence[TopicPartition]) -> None:
-    """Raise the first partition's error: the client answers for the others all the same, and leaves what was asked."""
-    for one in found:
-        if one.error is not None:
-            raise KafkaException(KafkaError(one.error.code(), f"{one.topic}[{one.partition}]: {one.error.str()}"))
