@@ -6,6 +6,7 @@ put into the field that is new. Run as `python rolling_bot.py SOURCE FIRST STEP 
 
 from __future__ import annotations
 
+import math
 import select
 import sys
 import time
@@ -17,26 +18,26 @@ from tradetape.producers import Producer
 from tradetape.schemas import Action, Candle, Direction, Event, TradeSignal
 
 VENUE = "v"
-SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
-PACE_S = 0.2
-TIMEFRAME, BAR = "10s", timedelta(seconds=10)
-"""They close ahead of the clock, so that Redis still holds the newest at the end, but never by the day that is refused."""
+SYMBOLS = tuple(f"COIN{number}USDT" for number in range(10))
+"""Each is traded by every bot."""
+TIMEFRAME, BAR = "1s", timedelta(seconds=1)
+"""They close by the clock: Redis takes none that is ahead of it, and keeps none that is minutes old."""
 NEW = {"Candle": "open_interest", "TradeSignal": "desk"}
 
 
 def main() -> None:
-    """Emit every STEPth bar from FIRST on, with a signal."""
+    """Emit every STEPth bar of each symbol from FIRST on, those that close from now on, with a signal."""
     source, first, step, base_s = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
     base = datetime.fromtimestamp(base_s, UTC)
     with Producer.from_env(source=source) as tape:
         print("ready", flush=True)
         sys.stdin.readline()
-        number = first
-        while not select.select([sys.stdin], [], [], 0)[0]:
-            emit(tape, bar(base, number))
-            emit(tape, entry(source, base, number))
+        number = first + step * math.ceil(max(time.time() - base_s - first, 0) / step)
+        while not select.select([sys.stdin], [], [], max(base_s + number - time.time(), 0))[0]:
+            for symbol in SYMBOLS:
+                emit(tape, bar(symbol, base, number))
+                emit(tape, entry(source, symbol, base, number))
             number += step
-            time.sleep(PACE_S)
 
 
 def emit(tape: Producer, event: Event) -> None:
@@ -51,25 +52,20 @@ def known(record: type[Event], **fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name in record.__struct_fields__}
 
 
-def symbol_of(number: int) -> str:
-    """Bars go round the symbols, two at a time, so that both bots trade each of them."""
-    return SYMBOLS[number // 2 % len(SYMBOLS)]
-
-
-def bar(base: datetime, number: int) -> Candle:
+def bar(symbol: str, base: datetime, number: int) -> Candle:
     """One bar."""
     closed, price = base + number * BAR, Decimal(100 + number)
     return Candle(
-        venue=VENUE, symbol=symbol_of(number), timeframe=TIMEFRAME, open_time=closed - BAR,
+        venue=VENUE, symbol=symbol, timeframe=TIMEFRAME, open_time=closed - BAR,
         close_time=closed, is_final=True, open=price, high=price + 1, low=price - 1, close=price, volume=5,
         **known(Candle, open_interest=Decimal(number) + Decimal("0.5")),
     )  # fmt: skip
 
 
-def entry(source: str, base: datetime, number: int) -> TradeSignal:
+def entry(source: str, symbol: str, base: datetime, number: int) -> TradeSignal:
     """The signal that a bar gives."""
     return TradeSignal(
-        venue=VENUE, symbol=symbol_of(number), strategy_id=source, timeframe=TIMEFRAME, bar_close_time=base + number * BAR,
+        venue=VENUE, symbol=symbol, strategy_id=source, timeframe=TIMEFRAME, bar_close_time=base + number * BAR,
         action=Action.ENTER, direction=Direction.LONG, quantity=1, reference_price=100 + number,
         **known(TradeSignal, desk=f"desk-{number}"),
     )  # fmt: skip
