@@ -3,7 +3,6 @@ doubled or overtaken by an older one (I3, I6)."""
 
 from __future__ import annotations
 
-import signal
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -70,6 +69,4 @@ def test_replicas_that_come_and_go_lose_and_double_nothing(
         load.close()
         fleet.kill()
     print(dict(shifts.done), codes, fleet.left)
-    assert set(codes) == {0}
-    # One that is asked to leave while it is still loading its packages has nothing to bring to an end.
-    assert set(fleet.left) <= {0, -signal.SIGTERM}
+    assert {*codes, *fleet.left} == {0}

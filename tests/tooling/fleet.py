@@ -5,6 +5,7 @@ History is judged by the ledger. Of current state each series has to hold the ev
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import redis
@@ -61,14 +62,16 @@ class Fleet:
         self.states[engine].append(WorkerProcess(words, environment=environment, log=log))
 
     def drop_history(self, worker: Worker) -> None:
-        """Ask one to leave, and wait until it has."""
+        """Ask one to leave once it is at work, and wait until it has."""
         self.history.remove(worker)
+        await_begun(worker.process.pid)
         worker.process.terminate()
         self.left.append(worker.exit_code())
 
     def drop_state(self, engine: str, worker: WorkerProcess) -> None:
-        """Ask one to leave, and wait until it has."""
+        """Ask one to leave once it is at work, and wait until it has."""
         self.states[engine].remove(worker)
+        await_begun(worker.pid)
         self.left.append(worker.stop())
 
     def is_at_work(self) -> bool:
@@ -126,3 +129,14 @@ class Fleet:
             for one in workers:
                 if not one.has_ended:
                     one.kill()
+
+
+def await_begun(pid: int) -> None:
+    """Until a worker is no longer loading its packages: it catches TERM then, as Linux tells."""
+    status = Path(f"/proc/{pid}/status")
+
+    def caught() -> int:
+        line = next(one for one in status.read_text().splitlines() if one.startswith("SigCgt:"))
+        return int(line.split()[1], 16)
+
+    eventually("the worker begins", lambda: bool(caught() >> (signal.SIGTERM - 1) & 1))
