@@ -23,6 +23,7 @@ from console_rig import clean_environment, tradetape
 from history_rig import HistoryRig
 from next_release import NextRelease
 from streams_rig import WorkerProcess
+from tradetape.console import exit_codes
 from tradetape.console.local.registry import Registry as Service
 from tradetape.streams.state.reader import StateReader
 from waiting import eventually
@@ -324,5 +325,8 @@ def test_producers_first_records_wait_for_the_registry_and_a_replay_fills_in_wha
         "what the old release stored lacks the field, and is right besides"
     )
     replayed = upgrade.run("replay", "--into", "history", "--schema", "filled", release=upgrade.next.environment)
-    assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+    # The copy differs from the history in what that lacks, and replay says of how many rows.
+    assert replayed.returncode == exit_codes.BAD_DATA, replayed.stdout + replayed.stderr
+    compared = {line.split()[0]: line.split()[1:] for line in replayed.stdout.splitlines() if line}
+    assert compared["candles"] == [str(len(told) - len(left_out)), "0", "0", str(len(left_out))]
     assert upgrade.rows("candles", "open_interest", "filled") == told
