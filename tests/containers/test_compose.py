@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-from typing import Any
-
 import pytest
 
-from compose_set import SERVICES, WORKERS, ComposeSet
+from compose_set import SERVICES, WORKERS, ComposeSet, reconciled
 
 pytestmark = pytest.mark.timeout(600)
 
-DEMO_TIMEOUT_S = 240.0
 RECORDS_OF_WORKERS = {"SignalDecision", "Trade", "TradeDispatch", "TradeClosed"}
 """Not fills: a market that is played so fast is past its signals before they are ordered, on a slow machine."""
 IMAGE_UIDS = {"kafka": "appuser", "registry": "1001"}
-
-
-def reconciled(demo: subprocess.Popen[str]) -> dict[str, Any]:
-    """What a demo says, which found no difference."""
-    out, told = demo.communicate(timeout=DEMO_TIMEOUT_S)
-    assert demo.returncode == 0, f"exit code {demo.returncode}\n{told}\n{out}"
-    proof: dict[str, Any] = json.loads(out)["proof"]
-    assert [line for line in proof["records"] if line["difference"]] == []
-    assert proof["state"]["difference"] == 0
-    return proof
 
 
 @pytest.mark.parametrize("service", [*SERVICES, *WORKERS])

@@ -21,13 +21,14 @@ from tradetape.console.local.ports import any_free
 from waiting import eventually
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PORTS = ("KAFKA_PORT", "REGISTRY_PORT", "REDIS_PORT", "POSTGRES_PORT")
+PORTS = ("KAFKA_PORT", "KAFKA_2_PORT", "KAFKA_3_PORT", "REGISTRY_PORT", "REDIS_PORT", "POSTGRES_PORT")
 WORKERS = ("state", "approval", "history", "dispatch", "positions")
 SERVICES = ("kafka", "registry", "redis", "postgres")
 COMMAND_TIMEOUT_S = 60.0
 BUILD_TIMEOUT_S = 600.0
 UP_TIMEOUT_S = 240.0
 HEALTHY_TIMEOUT_S = 180.0
+DEMO_TIMEOUT_S = 240.0
 
 
 class Container(NamedTuple):
@@ -215,3 +216,13 @@ class ComposeSet:
             eventually(what, condition, timeout_s=HEALTHY_TIMEOUT_S)
         except (AssertionError, subprocess.TimeoutExpired) as error:
             raise AssertionError(f"{error}\n{self.compose('logs', '--tail', '30', service)}") from None
+
+
+def reconciled(demo: subprocess.Popen[str]) -> dict[str, Any]:
+    """What a demo says, which found no difference."""
+    out, told = demo.communicate(timeout=DEMO_TIMEOUT_S)
+    assert demo.returncode == 0, f"exit code {demo.returncode}\n{told}\n{out}"
+    proof: dict[str, Any] = json.loads(out)["proof"]
+    assert [line for line in proof["records"] if line["difference"]] == []
+    assert proof["state"]["difference"] == 0
+    return proof

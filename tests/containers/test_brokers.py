@@ -1,0 +1,67 @@
+"""The set with three brokers: any of them crashes, replicas come and go, and the demo that plays meanwhile is reconciled."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from compose_set import UP_TIMEOUT_S, WORKERS, ComposeSet, reconciled
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1_200)]
+
+BROKERS = ("kafka", "kafka-2", "kafka-3")
+SCALED = ("history", "state")
+SPEED = "1500"
+"""Of three days: three minutes."""
+
+
+@pytest.fixture(scope="module")
+def three(images: None) -> Iterator[ComposeSet]:
+    """The set with its override, up and healthy."""
+    made = ComposeSet("docker-compose.yml", "deploy/brokers.yml")
+    try:
+        made.build()
+        made.start()
+        yield made
+    finally:
+        made.remove()
+
+
+@pytest.fixture
+def demo(three: ComposeSet) -> Iterator[subprocess.Popen[str]]:
+    """One that plays."""
+    made = three.run("demo", "demo", "--services", "environment", "--symbols", "1", "--speed", SPEED, "--json")
+    yield made
+    made.kill()
+    made.wait()
+
+
+def test_topics_lie_on_all_three_brokers(three: ComposeSet) -> None:
+    told = three.compose("run", "--rm", "--no-TTY", "cli", "doctor", "--json", timeout_s=120)
+    states = {one["subject"]: one["state"] for one in json.loads(told)["checks"]}
+    assert states["replicas"] == "ok"
+
+
+def test_whichever_broker_crashes_the_demo_is_reconciled(three: ComposeSet, demo: subprocess.Popen[str]) -> None:
+    for broker in BROKERS:
+        before = three.container(broker)
+        three.crash(broker)
+        three.until(
+            broker,
+            f"{broker} works again",
+            lambda: three.is_healthy(broker, but=before.started_at),  # noqa: B023
+        )
+    reconciled(demo)
+    three.await_health([*BROKERS, *WORKERS])
+
+
+def test_replicas_come_and_go_and_the_demo_is_reconciled(three: ComposeSet, demo: subprocess.Popen[str]) -> None:
+    for count in (2, 1):
+        words = [word for one in SCALED for word in ("--scale", f"{one}={count}")]
+        three.compose("up", "--detach", "--no-build", "--no-recreate", "--wait", *words, timeout_s=UP_TIMEOUT_S)
+        for one in SCALED:
+            assert len(three.compose("ps", "--quiet", one).split()) == count
+    reconciled(demo)
