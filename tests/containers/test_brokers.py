@@ -41,7 +41,7 @@ def demo(three: ComposeSet) -> Iterator[subprocess.Popen[str]]:
 
 def test_topics_lie_on_all_three_brokers(three: ComposeSet) -> None:
     told = three.compose("run", "--rm", "--no-TTY", "cli", "doctor", "--json", timeout_s=120)
-    states = {one["subject"]: one["state"] for one in json.loads(told)["checks"]}
+    states = {one["check"]: one["state"] for one in json.loads(told)["checks"]}
     assert states["replicas"] == "ok"
 
 

@@ -38,8 +38,10 @@ class ScriptedBroker(socketserver.ThreadingTCPServer):
 
     allow_reuse_address = daemon_threads = True
 
-    def __init__(self, leaderless_answers: int) -> None:
+    def __init__(self, leaderless_answers: int, hang_ups: int) -> None:
         super().__init__(("127.0.0.1", 0), _Connection)
+        self.hang_ups = hang_ups
+        """How many questions for offsets are still answered by the end of the connection."""
         self.leaderless_answers = leaderless_answers
         """How many answers about the topic's metadata still name no leader of the partition LEADERLESS."""
         self.stored = 0
@@ -70,8 +72,15 @@ class _Connection(socketserver.StreamRequestHandler):
         while head := self.rfile.read(4):
             request = self.rfile.read(*struct.unpack(">i", head))
             key, version, correlation, name_length = struct.unpack_from(">hhih", request)
+            if key == LIST_OFFSETS and self._hangs_up():
+                return
             answer = struct.pack(">i", correlation) + self._answer(key, version, request[10 + max(name_length, 0) :])
             self.wfile.write(struct.pack(">i", len(answer)) + answer)
+
+    def _hangs_up(self) -> bool:
+        broker = cast("ScriptedBroker", self.server)
+        broker.hang_ups -= 1
+        return broker.hang_ups >= 0
 
     def _answer(self, key: int, version: int, body: bytes) -> bytes:
         broker = cast("ScriptedBroker", self.server)
@@ -115,9 +124,9 @@ def _text(value: str) -> bytes:
 
 
 @contextmanager
-def scripted_broker(*, leaderless_answers: int = 0) -> Iterator[ScriptedBroker]:
+def scripted_broker(*, leaderless_answers: int = 0, hang_ups: int = 0) -> Iterator[ScriptedBroker]:
     """One that listens for the length of a block."""
-    with ScriptedBroker(leaderless_answers) as broker:
+    with ScriptedBroker(leaderless_answers, hang_ups) as broker:
         serving = threading.Thread(target=broker.serve_forever, args=(0.05,), daemon=True)
         serving.start()
         try:

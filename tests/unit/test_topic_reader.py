@@ -26,6 +26,14 @@ def test_a_partition_ends_where_it_ends_however_late_its_leader_appears() -> Non
         assert reader.ends(PARTITIONS) == dict.fromkeys(PARTITIONS, END)
 
 
+def test_a_broker_that_hangs_up_is_asked_again() -> None:
+    with (
+        scripted_broker(hang_ups=4) as broker,
+        closing(TopicReader(KafkaSettings(bootstrap_servers=broker.address))) as reader,
+    ):
+        assert reader.ends(PARTITIONS) == dict.fromkeys(PARTITIONS, END)
+
+
 def test_a_partition_without_a_leader_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(topic_reader, "ANSWER_TIMEOUT_S", 0.5)
     with (

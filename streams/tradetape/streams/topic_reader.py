@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -36,6 +36,7 @@ _NEVER = 1 << 63
 """No offset reaches it."""
 
 Offsets = Mapping[Partition, int]
+Answer = TypeVar("Answer")
 
 DEFAULTS: Mapping[str, Any] = {
     "queued.max.messages.kbytes": 32_768,
@@ -52,7 +53,15 @@ FIXED: Mapping[str, Any] = {
     # A client has to name a group; this one is never joined.
     "group.id": "tradetape-reader",
 }
-_LEADERLESS = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART)
+_PASSING = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._TRANSPORT,
+    KafkaError._DESTROY_BROKER,
+    KafkaError._TIMED_OUT,
+)
+"""What is said of partitions that were made a moment ago, of a broker that has died, and of those that follow it."""
 
 
 class TopicReader:
@@ -68,9 +77,13 @@ class TopicReader:
 
     def partitions(self, topics: Sequence[str]) -> list[Partition]:
         """The partitions of those topics that exist. Raises BrokersUnreachable."""
-        with self._answering("which topics there are"):
-            known = self._asking.list_topics(timeout=ANSWER_TIMEOUT_S).topics
-        return [Partition(topic, number) for topic in topics if topic in known for number in known[topic].partitions]
+        known = self._answered("which topics there are", lambda: self._asking.list_topics(timeout=ANSWER_TIMEOUT_S))
+        return [
+            Partition(topic, number)
+            for topic in topics
+            if topic in known.topics
+            for number in known.topics[topic].partitions
+        ]
 
     def partitions_of(self, topic: str) -> list[Partition]:
         """The partitions of a topic that has to exist. Raises TopicMissing, BrokersUnreachable."""
@@ -94,41 +107,37 @@ class TopicReader:
         return {one: offset if offset >= 0 else ends[one] for one, offset in found.items()}
 
     def _offsets(self, partitions: Sequence[Partition], when: int) -> dict[Partition, int]:
-        """Asked again while a partition has no leader, as one that was made a moment ago, or whose broker has died."""
+        """One request for all: Kafka's ListOffsets takes a time in milliseconds, or one of the two special ones."""
         if not partitions:
             return {}
-        with self._answering("where its topics begin and end"):
-            deadline = time.monotonic() + ANSWER_TIMEOUT_S
-            while True:
-                try:
-                    return self._asked(partitions, when)
-                except KafkaException as error:
-                    if error.args[0].code() not in _LEADERLESS or time.monotonic() > deadline:
-                        raise
-                time.sleep(ASK_AGAIN_INTERVAL_S)
-                # Or the client would go on for minutes to answer from what it knows.
-                for topic in {one.topic for one in partitions}:
-                    self._asking.list_topics(topic, timeout=ANSWER_TIMEOUT_S)
 
-    def _asked(self, partitions: Sequence[Partition], when: int) -> dict[Partition, int]:
-        """One request for all: Kafka's ListOffsets takes a time in milliseconds, or one of the two special ones."""
-        asked = [TopicPartition(one.topic, one.partition, when) for one in partitions]
-        found = self._asking.offsets_for_times(asked, timeout=ANSWER_TIMEOUT_S)
-        for one in found:
-            # It answers for the partitions that have a leader all the same, and leaves in the others what was asked.
-            if one.error is not None:
-                raise KafkaException(KafkaError(one.error.code(), f"{one.topic}[{one.partition}]: {one.error.str()}"))
-        return {Partition(one.topic, one.partition): one.offset for one in found}
+        def ask() -> dict[Partition, int]:
+            asked = [TopicPartition(one.topic, one.partition, when) for one in partitions]
+            found = self._asking.offsets_for_times(asked, timeout=ANSWER_TIMEOUT_S)
+            for one in found:
+                # It answers for the partitions that have a leader all the same, and leaves in the others what was asked.
+                if one.error is not None:
+                    # Or it would go on for minutes to answer from what it knows.
+                    self._asking.list_topics(one.topic, timeout=ANSWER_TIMEOUT_S)
+                    place = f"{one.topic}[{one.partition}]"
+                    raise KafkaException(KafkaError(one.error.code(), f"{place}: {one.error.str()}"))
+            return {Partition(one.topic, one.partition): one.offset for one in found}
 
-    @contextmanager
-    def _answering(self, question: str) -> Iterator[None]:
-        try:
-            yield
-        except KafkaException as error:
-            raise BrokersUnreachable(f"Kafka does not say {question}: {error.args[0].str()}") from error
-        finally:
-            # What the client has to say of its connections lies in its queue until somebody takes it.
-            self._asking.poll(0)
+        return self._answered("where its topics begin and end", ask)
+
+    def _answered(self, question: str, ask: Callable[[], Answer]) -> Answer:
+        """Asked again while brokers come and go, and partitions have no leader yet. Raises BrokersUnreachable."""
+        deadline = time.monotonic() + ANSWER_TIMEOUT_S
+        while True:
+            try:
+                return ask()
+            except KafkaException as error:
+                if error.args[0].code() not in _PASSING or time.monotonic() > deadline:
+                    raise BrokersUnreachable(f"Kafka does not say {question}: {error.args[0].str()}") from error
+            finally:
+                # What the client has to say of its connections lies in its queue until somebody takes it.
+                self._asking.poll(0)
+            time.sleep(ASK_AGAIN_INTERVAL_S)
 
     def read(self, starts: Offsets, ends: Offsets) -> Iterator[Record]:
         """Every record from `starts` up to, without, `ends`; each partition in its order.
