@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from compose_set import UP_TIMEOUT_S, WORKERS, ComposeSet, reconciled
+from waiting import eventually
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1_200)]
 
@@ -32,11 +33,14 @@ def three(images: None) -> Iterator[ComposeSet]:
 
 @pytest.fixture
 def demo(three: ComposeSet) -> Iterator[subprocess.Popen[str]]:
-    """One that plays."""
+    """One that plays. Compose runs the set-up before it, which needs its brokers."""
     made = three.run("demo", "demo", "--services", "environment", "--symbols", "1", "--speed", SPEED, "--json")
-    yield made
-    made.kill()
-    made.wait()
+    try:
+        eventually("the demo plays", lambda: three.runs("demo"))
+        yield made
+    finally:
+        made.kill()
+        made.wait()
 
 
 def test_topics_lie_on_all_three_brokers(three: ComposeSet) -> None:

@@ -118,6 +118,14 @@ class ComposeSet:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
+    def runs(self, service: str) -> bool:
+        """Whether a container of a service runs, also one of `run`."""
+        labels = {"project": self.name, "service": service}
+        filters = [
+            word for name, of in labels.items() for word in ("--filter", f"label=com.docker.compose.{name}={of}")
+        ]
+        return bool(docker("ps", "--quiet", *filters).strip())
+
     @property
     def kafka(self) -> str:
         """Kafka's address from this machine."""
