@@ -34,6 +34,7 @@ class TopicIds:
     """The UUID that Kafka gave a topic when it was made (KIP-516): a topic made anew under the same name has another."""
 
     def __init__(self, kafka: KafkaSettings) -> None:
+        self._kafka = kafka
         self._admin = _admin(kafka)
 
     def __call__(self, topic: str) -> str:
@@ -44,10 +45,16 @@ class TopicIds:
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise Terminal(f"there is no topic {topic}; run `tradetape topics apply`") from error
+            self._begin_anew()
             raise BrokersUnreachable(f"Kafka: {error.args[0].str()}") from error
         finally:
             # What it has to say lies in its queue until somebody takes it, and a worker keeps it for as long as it lives.
             self._admin.poll(0)
+
+    def _begin_anew(self) -> None:
+        """A client waits for the controller that it knows, for minutes and at full speed, also where another broker is it now."""
+        self._admin.poll(0)
+        self._admin = _admin(self._kafka)
 
 
 def forget_offsets(kafka: KafkaSettings, group: str) -> bool:
