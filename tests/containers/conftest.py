@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 import compose_set
-from compose_set import ComposeSet
+from compose_set import ComposeSet, running_set
 
 
 @pytest.fixture(scope="session")
@@ -25,10 +25,5 @@ def images(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(scope="module")
 def running(images: None) -> Iterator[ComposeSet]:
     """The default set, up and healthy."""
-    made = ComposeSet()
-    try:
-        made.build()
-        made.start()
+    with running_set() as made:
         yield made
-    finally:
-        made.remove()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from compose_set import UP_TIMEOUT_S, WORKERS, ComposeSet, reconciled
+from compose_set import UP_TIMEOUT_S, WORKERS, ComposeSet, reconciled, running_set
 from waiting import eventually
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1_200)]
@@ -22,13 +22,8 @@ SPEED = "1500"
 @pytest.fixture(scope="module")
 def three(images: None) -> Iterator[ComposeSet]:
     """The set with its override, up and healthy."""
-    made = ComposeSet("docker-compose.yml", "deploy/brokers.yml")
-    try:
-        made.build()
-        made.start()
+    with running_set("docker-compose.yml", "deploy/brokers.yml") as made:
         yield made
-    finally:
-        made.remove()
 
 
 @pytest.fixture
@@ -51,13 +46,7 @@ def test_topics_lie_on_all_three_brokers(three: ComposeSet) -> None:
 
 def test_whichever_broker_crashes_the_demo_is_reconciled(three: ComposeSet, demo: subprocess.Popen[str]) -> None:
     for broker in BROKERS:
-        before = three.container(broker)
-        three.crash(broker)
-        three.until(
-            broker,
-            f"{broker} works again",
-            lambda: three.is_healthy(broker, but=before.started_at),  # noqa: B023
-        )
+        three.crash_and_come_back(broker)
     reconciled(demo)
     three.await_health([*BROKERS, *WORKERS])
 

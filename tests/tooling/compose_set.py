@@ -12,7 +12,8 @@ import shutil
 import subprocess
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -167,6 +168,12 @@ class ComposeSet:
             self.environment["TRADETAPE_IMAGE"], "-c", program,
         )  # fmt: skip
 
+    def crash_and_come_back(self, service: str) -> None:
+        """Crash it, and wait until it works again without a hand."""
+        before = self.container(service)
+        self.crash(service)
+        self.until(service, f"{service} works again", lambda: self.is_healthy(service, but=before.started_at))
+
     def pause(self, service: str) -> None:
         """Freeze all processes of a container. runc gives up on one that starts a process meanwhile (cgroup v1)."""
 
@@ -224,6 +231,18 @@ class ComposeSet:
             eventually(what, condition, timeout_s=HEALTHY_TIMEOUT_S)
         except (AssertionError, subprocess.TimeoutExpired) as error:
             raise AssertionError(f"{error}\n{self.compose('logs', '--tail', '30', service)}") from None
+
+
+@contextmanager
+def running_set(*files: str) -> Iterator[ComposeSet]:
+    """One that is built, up and healthy for the length of a block."""
+    made = ComposeSet(*files)
+    try:
+        made.build()
+        made.start()
+        yield made
+    finally:
+        made.remove()
 
 
 def reconciled(demo: subprocess.Popen[str]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ _NEVER = 1 << 63
 """No offset reaches it."""
 
 Offsets = Mapping[Partition, int]
-Answer = TypeVar("Answer")
+_Answer = TypeVar("_Answer")
 
 DEFAULTS: Mapping[str, Any] = {
     "queued.max.messages.kbytes": 32_768,
@@ -125,7 +125,7 @@ class TopicReader:
 
         return self._answered("where its topics begin and end", ask)
 
-    def _answered(self, question: str, ask: Callable[[], Answer]) -> Answer:
+    def _answered(self, question: str, ask: Callable[[], _Answer]) -> _Answer:
         """Asked again while brokers come and go, and partitions have no leader yet. Raises BrokersUnreachable."""
         deadline = time.monotonic() + ANSWER_TIMEOUT_S
         while True:
