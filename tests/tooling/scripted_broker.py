@@ -1,5 +1,7 @@
 """As much of a Kafka broker as a topic needs that was made a moment ago: its partitions have no leader yet, and then have.
 
+It coordinates groups as well, until it is said to do so no longer.
+
 It speaks the protocol of Kafka 0.11 (https://kafka.apache.org/protocol), the oldest that knows idempotent producers, and
 takes batches by Kafka's rule: any as the first of a producer, then only the one that is next.
 """
@@ -10,22 +12,23 @@ import select
 import socketserver
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
 
 TOPIC = "scripted"
 LED, LEADERLESS = 0, 1
 """Its partitions: one whose leader metadata names from the start, and one that may have to wait for its leader."""
-PRODUCE, LIST_OFFSETS, METADATA, API_VERSIONS, INIT_PRODUCER_ID = 0, 2, 3, 18, 22
+PRODUCE, LIST_OFFSETS, METADATA, OFFSET_FETCH, FIND_COORDINATOR, API_VERSIONS, INIT_PRODUCER_ID = 0, 2, 3, 9, 10, 18, 22
 VERSIONS = {
-    PRODUCE: (3, 3), 1: (4, 4), LIST_OFFSETS: (1, 1), METADATA: (0, 2), API_VERSIONS: (0, 0), INIT_PRODUCER_ID: (0, 0),
+    PRODUCE: (3, 3), 1: (4, 4), LIST_OFFSETS: (1, 1), METADATA: (0, 2), OFFSET_FETCH: (1, 1), FIND_COORDINATOR: (0, 0),
+    API_VERSIONS: (0, 0), INIT_PRODUCER_ID: (0, 0),
 }  # fmt: skip
 """Which versions of which request it knows; those of fetches (1) are named only because librdkafka asks for them."""
 NONE, LEADER_NOT_AVAILABLE, NOT_LEADER, UNSUPPORTED_VERSION, OUT_OF_ORDER = 0, 5, 6, 35, 45
 NOBODY = -1
-END = 12
-"""Where each partition ends."""
+END, COMMITTED = 12, 7
+"""Where each partition ends, and where each group is in it."""
 PATIENCE_S = 0.5
 """How long it waits for a second batch before it answers the first."""
 PRODUCER_ID, NODE = 1, 1
@@ -44,6 +47,8 @@ class ScriptedBroker(socketserver.ThreadingTCPServer):
         """How many questions for offsets are still answered by the end of the connection."""
         self.leaderless_answers = leaderless_answers
         """How many answers about the topic's metadata still name no leader of the partition LEADERLESS."""
+        self.coordinates = True
+        """Whether it answers for groups; otherwise such a question ends the connection."""
         self.stored = 0
         self.has_been_asked = threading.Event()
         """Whether a batch has come."""
@@ -72,15 +77,17 @@ class _Connection(socketserver.StreamRequestHandler):
         while head := self.rfile.read(4):
             request = self.rfile.read(*struct.unpack(">i", head))
             key, version, correlation, name_length = struct.unpack_from(">hhih", request)
-            if key == LIST_OFFSETS and self._hangs_up():
+            if self._hangs_up(key):
                 return
             answer = struct.pack(">i", correlation) + self._answer(key, version, request[10 + max(name_length, 0) :])
             self.wfile.write(struct.pack(">i", len(answer)) + answer)
 
-    def _hangs_up(self) -> bool:
+    def _hangs_up(self, key: int) -> bool:
         broker = cast("ScriptedBroker", self.server)
-        broker.hang_ups -= 1
-        return broker.hang_ups >= 0
+        if key == LIST_OFFSETS:
+            broker.hang_ups -= 1
+            return broker.hang_ups >= 0
+        return key in (FIND_COORDINATOR, OFFSET_FETCH) and not broker.coordinates
 
     def _answer(self, key: int, version: int, body: bytes) -> bytes:
         broker = cast("ScriptedBroker", self.server)
@@ -93,10 +100,15 @@ class _Connection(socketserver.StreamRequestHandler):
         if key == METADATA:
             return _metadata(broker)
         if key == LIST_OFFSETS:
-            asked = body[body.index(TOPIC.encode()) + len(TOPIC) :]
-            partitions = [number for number, _ in struct.iter_unpack(">iq", asked[4:])]
-            places = b"".join(struct.pack(">ihqq", one, NONE, -1, END) for one in partitions)
-            return struct.pack(">i", 1) + _text(TOPIC) + struct.pack(">i", len(partitions)) + places
+            partitions = [number for number, _ in struct.iter_unpack(">iq", _behind_topic(body))]
+            return _of_topic([struct.pack(">ihqq", one, NONE, -1, END) for one in partitions])
+        if key == FIND_COORDINATOR:
+            return struct.pack(">hi", NONE, NODE) + _host(broker)
+        if key == OFFSET_FETCH:
+            partitions = [number for (number,) in struct.iter_unpack(">i", _behind_topic(body))]
+            return _of_topic(
+                [struct.pack(">iq", one, COMMITTED) + _text("") + struct.pack(">h", NONE) for one in partitions]
+            )
         if key == INIT_PRODUCER_ID:
             return struct.pack(">ihqh", 0, NONE, PRODUCER_ID, 0)
         batch = body[body.index(TOPIC.encode()) + len(TOPIC) + 12 :]
@@ -104,12 +116,25 @@ class _Connection(socketserver.StreamRequestHandler):
             broker.has_been_asked.set()
             select.select([self.connection], [], [], PATIENCE_S)
         error = broker.take(*struct.unpack_from(">ii", batch, SEQUENCE_AT))
-        place = struct.pack(">ihqq", LED, error, broker.stored, -1)
-        return struct.pack(">i", 1) + _text(TOPIC) + struct.pack(">i", 1) + place + struct.pack(">i", 0)
+        return _of_topic([struct.pack(">ihqq", LED, error, broker.stored, -1)]) + struct.pack(">i", 0)
+
+
+def _behind_topic(body: bytes) -> bytes:
+    """What a request asks of each of the topic's partitions."""
+    return body[body.index(TOPIC.encode()) + len(TOPIC) + 4 :]
+
+
+def _of_topic(places: Sequence[bytes]) -> bytes:
+    """An answer about partitions of the topic."""
+    return struct.pack(">i", 1) + _text(TOPIC) + struct.pack(">i", len(places)) + b"".join(places)
+
+
+def _host(broker: ScriptedBroker) -> bytes:
+    return _text("127.0.0.1") + struct.pack(">i", broker.server_address[1])
 
 
 def _metadata(broker: ScriptedBroker) -> bytes:
-    brokers = struct.pack(">ii", 1, NODE) + _text("127.0.0.1") + struct.pack(">ih", broker.server_address[1], -1)
+    brokers = struct.pack(">ii", 1, NODE) + _host(broker) + struct.pack(">h", -1)
     is_led = broker.leaderless_answers <= 0
     broker.leaderless_answers -= 1
     led = struct.pack(">hiiiiii", NONE, LED, NODE, 1, NODE, 1, NODE)

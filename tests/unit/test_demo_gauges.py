@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import cast
 
 import pytest
 
+from scripted_broker import COMMITTED, LEADERLESS, LED, TOPIC, scripted_broker
+from tradetape.console.demo import group_offsets
 from tradetape.console.demo.gauges import STALL_TIMEOUT_S, Rate, Snapshot, Stall, WorkerGauge
+from tradetape.console.demo.group_offsets import GroupOffsets
 from tradetape.console.demo.probes import Probe
 from tradetape.console.errors import DemoFailed
+from tradetape.producers.connection import KafkaSettings
 from tradetape.schemas import Event, MarketCondition
+from tradetape.streams.processor import Partition
+from waiting import eventually
 
 
 class Clock:
@@ -63,6 +70,21 @@ def test_what_follows_later_is_movement_too_and_is_named_when_it_stands_still() 
         clock.now += STALL_TIMEOUT_S + 1 - count
     with pytest.raises(DemoFailed, match="still to come: 2 fills"):
         stall.look(snapshot(lag=0, coming={"fills": 2}))
+
+
+def test_a_group_without_its_coordinator_is_where_it_was_last_heard_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_offsets, "QUESTION_TIMEOUT_S", 0.5)
+    partitions = [Partition(TOPIC, LED), Partition(TOPIC, LEADERLESS)]
+    with (
+        scripted_broker() as broker,
+        closing(GroupOffsets(KafkaSettings(bootstrap_servers=broker.address), "history")) as offsets,
+    ):
+        broker.coordinates = False
+        assert offsets.committed(partitions) == dict.fromkeys(partitions, 0)
+        broker.coordinates = True
+        eventually("the group is found", lambda: offsets.committed(partitions) == dict.fromkeys(partitions, COMMITTED))
+        broker.coordinates = False
+        assert offsets.committed(partitions) == dict.fromkeys(partitions, COMMITTED)
 
 
 def test_a_probe_measures_from_emission_until_the_event_is_there() -> None:

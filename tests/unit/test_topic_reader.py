@@ -35,7 +35,7 @@ def test_a_broker_that_hangs_up_is_asked_again() -> None:
 
 
 def test_a_partition_without_a_leader_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topic_reader, "ANSWER_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(topic_reader, "STALL_TIMEOUT_S", 0.5)
     with (
         scripted_broker(leaderless_answers=1_000_000) as broker,
         closing(TopicReader(KafkaSettings(bootstrap_servers=broker.address))) as reader,

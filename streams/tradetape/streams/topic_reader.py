@@ -28,9 +28,12 @@ from tradetape.streams.record import Record, from_message
 
 BATCH_RECORDS = 2_000
 POLL_TIMEOUT_S = 0.2
-ANSWER_TIMEOUT_S = 15.0
+QUESTION_TIMEOUT_S = 5.0
+"""How long one question waits for its answer before it is asked again, maybe of another broker."""
+CONNECT_TIMEOUT_S = 15.0
+"""How long it asks for topics: the first question, which nobody answers where no broker is."""
 STALL_TIMEOUT_S = 30.0
-"""How long a read may make no progress."""
+"""How long a read may make no progress, and how long it asks for offsets: a dead leader is replaced within that time."""
 ASK_AGAIN_INTERVAL_S = 0.1
 _NEVER = 1 << 63
 """No offset reaches it."""
@@ -53,7 +56,7 @@ FIXED: Mapping[str, Any] = {
     # A client has to name a group; this one is never joined.
     "group.id": "tradetape-reader",
 }
-_PASSING = (
+PASSING = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -77,7 +80,9 @@ class TopicReader:
 
     def partitions(self, topics: Sequence[str]) -> list[Partition]:
         """The partitions of those topics that exist. Raises BrokersUnreachable."""
-        known = self._answered("which topics there are", lambda: self._asking.list_topics(timeout=ANSWER_TIMEOUT_S))
+        known = self._answered(
+            "which topics there are", lambda: self._asking.list_topics(timeout=QUESTION_TIMEOUT_S), CONNECT_TIMEOUT_S
+        )
         return [
             Partition(topic, number)
             for topic in topics
@@ -113,26 +118,26 @@ class TopicReader:
 
         def ask() -> dict[Partition, int]:
             asked = [TopicPartition(one.topic, one.partition, when) for one in partitions]
-            found = self._asking.offsets_for_times(asked, timeout=ANSWER_TIMEOUT_S)
+            found = self._asking.offsets_for_times(asked, timeout=QUESTION_TIMEOUT_S)
             for one in found:
                 # It answers for the partitions that have a leader all the same, and leaves in the others what was asked.
                 if one.error is not None:
                     # Or it would go on for minutes to answer from what it knows.
-                    self._asking.list_topics(one.topic, timeout=ANSWER_TIMEOUT_S)
+                    self._asking.list_topics(one.topic, timeout=QUESTION_TIMEOUT_S)
                     place = f"{one.topic}[{one.partition}]"
                     raise KafkaException(KafkaError(one.error.code(), f"{place}: {one.error.str()}"))
             return {Partition(one.topic, one.partition): one.offset for one in found}
 
-        return self._answered("where its topics begin and end", ask)
+        return self._answered("where its topics begin and end", ask, STALL_TIMEOUT_S)
 
-    def _answered(self, question: str, ask: Callable[[], _Answer]) -> _Answer:
+    def _answered(self, question: str, ask: Callable[[], _Answer], patience_s: float) -> _Answer:
         """Asked again while brokers come and go, and partitions have no leader yet. Raises BrokersUnreachable."""
-        deadline = time.monotonic() + ANSWER_TIMEOUT_S
+        deadline = time.monotonic() + patience_s
         while True:
             try:
                 return ask()
             except KafkaException as error:
-                if error.args[0].code() not in _PASSING or time.monotonic() > deadline:
+                if error.args[0].code() not in PASSING or time.monotonic() > deadline:
                     raise BrokersUnreachable(f"Kafka does not say {question}: {error.args[0].str()}") from error
             finally:
                 # What the client has to say of its connections lies in its queue until somebody takes it.
