@@ -30,6 +30,7 @@ BUILD_TIMEOUT_S = 600.0
 UP_TIMEOUT_S = 240.0
 HEALTHY_TIMEOUT_S = 180.0
 DEMO_TIMEOUT_S = 240.0
+CLI_TIMEOUT_S = 120.0
 
 
 class Container(NamedTuple):
@@ -118,6 +119,10 @@ class ComposeSet:
             [*command, "run", "--rm", "--no-TTY", *words], cwd=CHECKOUT, env={**os.environ, **self.environment},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
+
+    def cli(self, *words: str) -> str:
+        """What a command of tradetape inside of the network prints."""
+        return self.compose("run", "--rm", "--no-TTY", "cli", *words, timeout_s=CLI_TIMEOUT_S)
 
     def runs(self, service: str) -> bool:
         """Whether a container of a service runs, also one of `run`."""

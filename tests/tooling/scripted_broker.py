@@ -27,11 +27,13 @@ VERSIONS = {
 """Which versions of which request it knows; those of fetches (1) are named only because librdkafka asks for them."""
 NONE, LEADER_NOT_AVAILABLE, NOT_LEADER, UNSUPPORTED_VERSION, OUT_OF_ORDER = 0, 5, 6, 35, 45
 NOBODY = -1
+NOBODY_LISTENS = 1
+"""A port on which no broker is."""
 END, COMMITTED = 12, 7
 """Where each partition ends, and where each group is in it."""
 PATIENCE_S = 0.5
 """How long it waits for a second batch before it answers the first."""
-PRODUCER_ID, NODE = 1, 1
+PRODUCER_ID, NODE, AWAY = 1, 1, 2
 SEQUENCE_AT = 53
 """Where a batch has the number of its first record, and behind it the count of them."""
 
@@ -43,6 +45,8 @@ class ScriptedBroker(socketserver.ThreadingTCPServer):
 
     def __init__(self, leaderless_answers: int, hang_ups: int) -> None:
         super().__init__(("127.0.0.1", 0), _Connection)
+        self.leader_is_away = False
+        """Whether metadata names another broker as the leader, to which nobody can connect."""
         self.hang_ups = hang_ups
         """How many questions for offsets are still answered by the end of the connection."""
         self.leaderless_answers = leaderless_answers
@@ -134,11 +138,13 @@ def _host(broker: ScriptedBroker) -> bytes:
 
 
 def _metadata(broker: ScriptedBroker) -> bytes:
-    brokers = struct.pack(">ii", 1, NODE) + _host(broker) + struct.pack(">h", -1)
+    away = struct.pack(">i", AWAY) + _text("127.0.0.1") + struct.pack(">ih", NOBODY_LISTENS, -1)
+    brokers = struct.pack(">ii", 2, NODE) + _host(broker) + struct.pack(">h", -1) + away
+    leads = AWAY if broker.leader_is_away else NODE
     is_led = broker.leaderless_answers <= 0
     broker.leaderless_answers -= 1
-    led = struct.pack(">hiiiiii", NONE, LED, NODE, 1, NODE, 1, NODE)
-    error, leader = (NONE, NODE) if is_led else (LEADER_NOT_AVAILABLE, NOBODY)
+    led = struct.pack(">hiiiiii", NONE, LED, leads, 1, NODE, 1, NODE)
+    error, leader = (NONE, leads) if is_led else (LEADER_NOT_AVAILABLE, NOBODY)
     other = struct.pack(">hiiiiii", error, LEADERLESS, leader, 1, NODE, 1, NODE)
     topic = struct.pack(">h", NONE) + _text(TOPIC) + struct.pack(">bi", 0, 2) + led + other
     return brokers + struct.pack(">hii", -1, NODE, 1) + topic

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import closing
 
 import pytest
@@ -13,11 +14,12 @@ from tradetape.streams.errors import BrokersUnreachable
 from tradetape.streams.processor import Partition
 from tradetape.streams.topic_reader import TopicReader
 
+LEADERLESS_S = 0.7
 PARTITIONS = [Partition(TOPIC, LED), Partition(TOPIC, LEADERLESS)]
 
 
 def test_a_partition_ends_where_it_ends_however_late_its_leader_appears() -> None:
-    # The client answers at once for those that have a leader, and leaves -1 for the others: to it that is "the end".
+    # The client answers at once for those that have a leader, and comes -1 for the others: to it that is "the end".
     with (
         scripted_broker(leaderless_answers=8) as broker,
         closing(TopicReader(KafkaSettings(bootstrap_servers=broker.address))) as reader,
@@ -32,6 +34,21 @@ def test_a_broker_that_hangs_up_is_asked_again() -> None:
         closing(TopicReader(KafkaSettings(bootstrap_servers=broker.address))) as reader,
     ):
         assert reader.ends(PARTITIONS) == dict.fromkeys(PARTITIONS, END)
+
+
+def test_where_a_leader_is_away_the_next_one_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The client goes on waiting for the leader that it knows.
+    monkeypatch.setattr(topic_reader, "QUESTION_TIMEOUT_S", 0.5)
+    with (
+        scripted_broker() as broker,
+        closing(TopicReader(KafkaSettings(bootstrap_servers=broker.address))) as reader,
+    ):
+        broker.leader_is_away = True
+        assert reader.partitions([TOPIC]) == PARTITIONS
+        comes = threading.Timer(LEADERLESS_S, lambda: setattr(broker, "leader_is_away", False))
+        comes.start()
+        assert reader.ends(PARTITIONS) == dict.fromkeys(PARTITIONS, END)
+        comes.join()
 
 
 def test_a_partition_without_a_leader_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,7 @@ PASSING = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_PARTITION,
     KafkaError._TRANSPORT,
     KafkaError._DESTROY_BROKER,
     KafkaError._TIMED_OUT,
@@ -139,10 +140,18 @@ class TopicReader:
             except KafkaException as error:
                 if error.args[0].code() not in PASSING or time.monotonic() > deadline:
                     raise BrokersUnreachable(f"Kafka does not say {question}: {error.args[0].str()}") from error
+                if error.args[0].code() == KafkaError._TIMED_OUT:
+                    self._begin_anew()
             finally:
                 # What the client has to say of its connections lies in its queue until somebody takes it.
                 self._asking.poll(0)
             time.sleep(ASK_AGAIN_INTERVAL_S)
+
+    def _begin_anew(self) -> None:
+        """A client goes on asking the leader that it knows, which says nothing, also where another broker leads by now."""
+        self._asking.poll(0)
+        self._asking.close()
+        self._asking = _consumer(self._kafka)
 
     def read(self, starts: Offsets, ends: Offsets) -> Iterator[Record]:
         """Every record from `starts` up to, without, `ends`; each partition in its order.
