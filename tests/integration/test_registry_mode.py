@@ -97,9 +97,9 @@ def topic_of(settings: Settings, record: str) -> str:
 
 
 def encoded(codec: Codec, event: Candle | Fill) -> bytes:
-    stamper = Stamper(catalogue=codec.catalogue, source="bot", run_mode=RunMode.PAPER)
-    event_type, _, plain = stamper.stamp(event)
-    return codec.encode(event_type, plain)
+    stamper = Stamper(codec=codec, source="bot", run_mode=RunMode.PAPER)
+    _, _, payload, _ = stamper.stamp(event)
+    return payload
 
 
 def frame_id(payload: bytes) -> int:

@@ -58,7 +58,7 @@ class Story:
         self.records: list[Record] = []
         self.codec = _codec(catalogue)
         self.emitted_at = START + timedelta(days=30)
-        self._stamper = Stamper(catalogue=catalogue, source="test", run_mode=RunMode.PAPER, clock=self._now_us)
+        self._stamper = Stamper(codec=self.codec, source="test", run_mode=RunMode.PAPER, clock=self._now_us)
         self._partition = partition
         self._offsets: Counter[str] = Counter()
         self._number = 0
@@ -68,11 +68,11 @@ class Story:
 
     def emit(self, event: Event) -> Any:
         """Stamp an event and put it onto its topic; the event as stamped."""
-        event_type, stamped, plain = self._stamper.stamp(event)
+        event_type, stamped, value, emitted_at_us = self._stamper.stamp(event)
         self._stamper.keep()
         topic = self.codec.catalogue.topic_name(event_type)
-        value, key = self.codec.encode(event_type, plain), f"{plain['venue']}:{plain['symbol']}".encode()
-        self.put(topic, key, value, timestamp_ms=plain["emitted_at"] // 1_000)
+        key = f"{stamped.venue}:{stamped.symbol}".encode()
+        self.put(topic, key, value, timestamp_ms=emitted_at_us // 1_000)
         return stamped
 
     def put(self, topic: str, key: bytes, value: bytes, *, timestamp_ms: int = 0) -> Record:

@@ -34,20 +34,19 @@ class Tape:
     """Turns events into the records that a producer would have written, numbered within one partition."""
 
     def __init__(self, catalogue: Catalogue = CATALOGUE, *, partition: int = 0) -> None:
-        self._codec = Codec(catalogue)
-        self._stamper = Stamper(catalogue=catalogue, source="test", run_mode=RunMode.PAPER)
+        self._catalogue = catalogue
+        self._stamper = Stamper(codec=Codec(catalogue), source="test", run_mode=RunMode.PAPER)
         self._partition = partition
         self._offset = 0
 
     def record(self, event: Event) -> Record:
         """The next record."""
-        event_type, _, plain = self._stamper.stamp(event)
+        event_type, stamped, payload, emitted_at_us = self._stamper.stamp(event)
         self._stamper.keep()
         self._offset += 1
         return Record(
-            self._codec.catalogue.topic_name(event_type), self._partition, self._offset,
-            f"{plain['venue']}:{plain['symbol']}".encode(), self._codec.encode(event_type, plain), (),
-            plain["emitted_at"] // 1_000,
+            self._catalogue.topic_name(event_type), self._partition, self._offset,
+            f"{stamped.venue}:{stamped.symbol}".encode(), payload, (), emitted_at_us // 1_000,
         )  # fmt: skip
 
 

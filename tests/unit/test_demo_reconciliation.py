@@ -41,11 +41,11 @@ def on_tape(events: list[Candle]) -> list[Record]:
 
 
 def record_of(event: Event, offset: int) -> Record:
-    stamper = Stamper(catalogue=CATALOGUE, source=SOURCE, run_mode=RunMode.PAPER)
-    event_type, _, plain = stamper.stamp(event)
+    stamper = Stamper(codec=Codec(CATALOGUE), source=SOURCE, run_mode=RunMode.PAPER)
+    event_type, _, payload, _ = stamper.stamp(event)
     key = f"{event.venue}:{event.symbol}".encode()
     topic = CATALOGUE.topic_name(event_type)
-    return Record(topic, PARTITION, offset, key, Codec(CATALOGUE).encode(event_type, plain), (), 0)
+    return Record(topic, PARTITION, offset, key, payload, (), 0)
 
 
 def rubbish(offset: int, key: bytes | None = b"demo7:ETHUSDT") -> Record:

@@ -24,7 +24,7 @@ INDICATORS = "tradetape:1:indicators:{demo7:BTCUSDT}:1m"
 MARKET = "tradetape:1:market:{demo7:BTCUSDT}:btc"
 SIGNAL = "tradetape:1:signal:{demo7:BTCUSDT}:rsi-dip"
 CODEC = Codec(CATALOGUE)
-STAMPER = Stamper(catalogue=CATALOGUE, source=SOURCE, run_mode=RunMode.PAPER, clock=lambda: NOW_MS * 1_000)
+STAMPER = Stamper(codec=CODEC, source=SOURCE, run_mode=RunMode.PAPER, clock=lambda: NOW_MS * 1_000)
 
 Found = dict[str, FoundHash]
 
@@ -50,9 +50,9 @@ def expected(emitted: RecordingProducer) -> dict[str, ExpectedHash]:
 
 
 def record_of(event: Event, offset: int) -> Record:
-    event_type, _, plain = STAMPER.stamp(event)
+    event_type, _, payload, _ = STAMPER.stamp(event)
     key = f"{event.venue}:{event.symbol}".encode()
-    return Record(CATALOGUE.topic_name(event_type), 1, offset, key, CODEC.encode(event_type, plain), (), 0)
+    return Record(CATALOGUE.topic_name(event_type), 1, offset, key, payload, (), 0)
 
 
 @pytest.fixture

@@ -119,11 +119,10 @@ class Story:
 
 def trading_of(events: Events) -> Trading:
     contents = contents_of(Codec(CATALOGUE), "demo7")
-    stamper = Stamper(catalogue=CATALOGUE, source="story", run_mode=RunMode.PAPER)
+    stamper = Stamper(codec=Codec(CATALOGUE), source="story", run_mode=RunMode.PAPER)
     for offset, event in enumerate(events):
-        event_type, _, plain = stamper.stamp(event)
+        event_type, _, value, _ = stamper.stamp(event)
         topic = CATALOGUE.topic_name(event_type)
-        value = Codec(CATALOGUE).encode(event_type, plain)
         contents[topic].add(Record(topic, 0, offset, b"demo7:BTCUSDT", value, (), 0))
     return Trading.of(contents, CATALOGUE)
 
@@ -259,13 +258,12 @@ def test_a_fill_by_a_later_candle_than_the_first_is_found(story: Story) -> None:
 
 def test_an_event_that_comes_again_may_not_say_something_else(story: Story) -> None:
     contents = contents_of(Codec(CATALOGUE), "demo7")
-    stamper = Stamper(catalogue=CATALOGUE, source="story", run_mode=RunMode.PAPER)
+    stamper = Stamper(codec=Codec(CATALOGUE), source="story", run_mode=RunMode.PAPER)
     content = contents["tradetape.trades-closed"]
     for offset, pnl in enumerate(("3.8", "3.8", "3.9")):
         again = msgspec.structs.replace(story.close, pnl_quote=Decimal(pnl), emitted_at=None, producer_seq=None)
-        event_type, _, plain = stamper.stamp(again)
+        _, _, value, _ = stamper.stamp(again)
         stamper.keep()
-        value = Codec(CATALOGUE).encode(event_type, plain)
         content.add(Record(content.topic, 0, offset, b"demo7:BTCUSDT", value, (), 0))
         assert content.altered == ({story.close.event_id} if pnl == "3.9" else set())
 

@@ -72,9 +72,8 @@ def refused(payload: bytes | None, record: str = "Candle") -> str:
 
 def through(event: Event) -> tuple[Event, Event]:
     """The event as stamped and as a reader gets it."""
-    stamper = Stamper(catalogue=CATALOGUE, source="bot", run_mode=RunMode.PAPER, clock=lambda: NOW_US)
-    event_type, stamped, plain = stamper.stamp(event)
-    payload = CODEC.encode(event_type, plain)
+    stamper = Stamper(codec=CODEC, source="bot", run_mode=RunMode.PAPER, clock=lambda: NOW_US)
+    event_type, stamped, payload, _ = stamper.stamp(event)
     return stamped, CODEC.decode(CATALOGUE.topic_name(event_type), payload)
 
 

@@ -67,7 +67,7 @@ def part(sample: dict[str, Any], name: str) -> object:
 
 
 def stamped(event: Event, *, source: str = "market-data", clock_us: int = CLOSE_US) -> Event:
-    stamper = Stamper(catalogue=CATALOGUE, source=source, run_mode=RunMode.PAPER, clock=lambda: clock_us)
+    stamper = Stamper(codec=Codec(CATALOGUE), source=source, run_mode=RunMode.PAPER, clock=lambda: clock_us)
     return stamper.stamp(event)[1]
 
 

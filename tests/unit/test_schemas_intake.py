@@ -1,9 +1,9 @@
-"""The function that takes an event's fields in does what the converters say, field after field, and no more."""
+"""The lines that take an event's fields in do what the converters say, field after field, and no more."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tradetape.schemas import CATALOGUE, Leg, TakeProfit, TrailingStop, event_classes, generated, intake
+from tradetape.schemas.avro_writer import variable
 from tradetape.schemas.event_classes import RECORDS
 from tradetape.schemas.fields import Converter, FieldPlan, FieldRefused, accept_at
 
@@ -96,16 +97,27 @@ def test_no_shortcut_lets_an_awkward_value_pass(kind: str) -> None:
         hold_against_accept(SHORTENED[kind], value)
 
 
-def field_by_field(event: Any, plans: Sequence[FieldPlan], plain: dict[str, Any]) -> None:
+def field_by_field(event: Any, plans: Sequence[FieldPlan]) -> dict[str, Any]:
     """What intake stands for."""
+    plain = {}
     for plan in plans:
         typed, plain[plan.name] = accept_at(plan.name, plan.converter, getattr(event, plan.name))
         msgspec.structs.force_setattr(event, plan.name, typed)
+    return plain
 
 
-def outcome(take: Any, event: Any, plain: dict[str, Any]) -> Any:
+def taking(record: str) -> Any:
+    """A function of a record's lines: the plain fields of an event."""
+    plans = event_classes.PLANS[record]
+    made = intake.intake_source(plans, settled=SETTLED[record])
+    plain = ", ".join(f"{plan.name!r}: {variable(plan.name)}" for plan in plans)
+    lines = ["def take(event):", *(f"    {line}" for line in made.lines), f"    return {{{plain}}}"]
+    return generated.function("take", lines, made.names, about=record)
+
+
+def outcome(take: Callable[[Any], dict[str, Any]], event: Any) -> Any:
     try:
-        take(event, plain)
+        plain = take(event)
     except FieldRefused as refused:
         return refused.path, repr(refused.value), refused.rule
     return {name: (type(value), repr(value)) for name, value in plain.items()}, repr(event)
@@ -119,11 +131,8 @@ SETTLED = {
     }
     for record in RECORDS
 }
-"""Plain defaults that stand in the dict before an event is taken in."""
-TAKES = {
-    record: intake.compile_intake(event_classes.PLANS[record], defaults=SETTLED[record], about=record)
-    for record in RECORDS
-}
+"""Plain defaults that all events may share."""
+TAKES = {record: taking(record) for record in RECORDS}
 
 
 @pytest.mark.parametrize("record", RECORDS)
@@ -134,8 +143,8 @@ def test_an_event_is_taken_in_or_refused_as_its_fields_are_one_by_one(record: st
     given_fields = {plan.name: data.draw(likely(plan)) for plan in plans}
     for name in data.draw(st.lists(st.sampled_from(sorted(given_fields)), max_size=2)):
         given_fields[name] = data.draw(ANYTHING)
-    expected = outcome(lambda event, plain: field_by_field(event, plans, plain), made(**given_fields), {})
-    assert outcome(TAKES[record], made(**given_fields), SETTLED[record].copy()) == expected
+    expected = outcome(lambda event: field_by_field(event, plans), made(**given_fields))
+    assert outcome(TAKES[record], made(**given_fields)) == expected
 
 
 def likely(plan: FieldPlan) -> st.SearchStrategy[Any]:

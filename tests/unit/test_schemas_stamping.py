@@ -14,6 +14,7 @@ from tradetape.schemas import (
     CATALOGUE,
     Candle,
     CatalogueError,
+    Codec,
     Delivery,
     Event,
     EventError,
@@ -32,7 +33,7 @@ from tradetape.schemas import (
     avro_schema,
 )
 from tradetape.schemas.event_classes import COMMON_FIELDS
-from tradetape.schemas.stamping import Stamper
+from tradetape.schemas.stamping import Stamped, Stamper
 
 NOW = datetime(2025, 5, 4, 15, 34, 0, 412_000, tzinfo=UTC)
 OPEN = datetime(2025, 5, 4, 15, 33, tzinfo=UTC)
@@ -69,6 +70,7 @@ GIVEN: dict[type[Event], dict[str, Any]] = {
         "legs_max": 1, "close_status": "COMPLETED",
     },
 }  # fmt: skip
+CODEC = Codec(CATALOGUE)
 BARS: tuple[type[Event], ...] = (Candle, IndicatorUpdate, TradeSignal)
 
 
@@ -77,11 +79,24 @@ def made(of: type[Event], **changes: Any) -> Event:
 
 
 def stamper(clock: Callable[[], int] = lambda: NOW_US, run_mode: RunMode = RunMode.PAPER) -> Stamper:
-    return Stamper(catalogue=CATALOGUE, source="rsi-bot", run_mode=run_mode, run_id="run-1", clock=clock)
+    return Stamper(codec=CODEC, source="rsi-bot", run_mode=run_mode, run_id="run-1", clock=clock)
+
+
+def plain_of(given: Event) -> dict[str, Any]:
+    """The plain fields of an event as they are on the tape."""
+    event_type, _, payload, _ = stamper().stamp(given)
+    return CODEC.decode_fields(CATALOGUE.topic_name(event_type), payload)
 
 
 def stamped(of: type[Event], **changes: Any) -> Any:
     return stamper().stamp(made(of, **changes))[1]
+
+
+def number_of(stamped: Stamped) -> int | None:
+    """The producer_seq, which the event and its bytes have."""
+    event_type, event, payload, _ = stamped
+    assert CODEC.decode(CATALOGUE.topic_name(event_type), payload) == event
+    return event.producer_seq
 
 
 def refusal(of: type[Event], **changes: Any) -> EventError:
@@ -106,18 +121,22 @@ def test_every_event_says_who_sent_it_when_and_as_which_of_its_run(of: type[Even
 
 
 @pytest.mark.parametrize("of", GIVEN)
-def test_the_plain_fields_are_the_typed_ones_in_another_form(of: type[Event]) -> None:
-    event_type, event, plain = stamper().stamp(made(of))
-    assert sorted(plain) == sorted(field["name"] for field in event_type.schema["fields"])
+def test_what_goes_onto_the_tape_is_the_event_in_another_form(of: type[Event]) -> None:
+    event_type, event, payload, emitted_at_us = stamper().stamp(made(of))
+    plain = CODEC.decode_fields(CATALOGUE.topic_name(event_type), payload)
+    assert emitted_at_us == plain["emitted_at"] == NOW_US
     restored = {plan.name: plan.converter.restore(plain[plan.name]) for plan in event_type.plans}
     assert event == event_type.event_class(**restored)
+    assert payload == CODEC.encode(event_type, plain)
+    assert event_type.derive_id is not None
+    assert event_type.derive_id(plain) == plain["event_id"]
 
 
 def test_a_number_is_taken_only_when_the_event_is_handed_over() -> None:
     one = stamper()
     numbers = []
     for handed_over in (True, False, False, True, True):
-        numbers.append(one.stamp(made(Candle))[2]["producer_seq"])
+        numbers.append(number_of(one.stamp(made(Candle))))
         if handed_over:
             one.keep()
     assert numbers == [1, 2, 2, 2, 3]
@@ -127,11 +146,16 @@ def test_a_refused_event_takes_no_number() -> None:
     one = stamper()
     with pytest.raises(EventError):
         one.stamp(made(Candle, close="99"))
-    assert one.stamp(made(Candle))[2]["producer_seq"] == 1
+    assert number_of(one.stamp(made(Candle))) == 1
+
+
+def test_those_ahead_of_an_event_have_the_numbers_before_its_own() -> None:
+    one = stamper()
+    assert [number_of(one.stamp(made(Candle), ahead=ahead)) for ahead in range(3)] == [1, 2, 3]
 
 
 def test_each_run_has_an_id_of_its_own() -> None:
-    runs = {Stamper(catalogue=CATALOGUE, source="s", run_mode=RunMode.LIVE).run_id for _ in range(3)}
+    runs = {Stamper(codec=CODEC, source="s", run_mode=RunMode.LIVE).run_id for _ in range(3)}
     assert len({uuid.UUID(run) for run in runs}) == 3
 
 
@@ -140,9 +164,8 @@ def test_a_derived_event_keeps_the_run_mode_of_its_cause() -> None:
 
 
 def test_a_run_mode_may_be_given_as_text() -> None:
-    _, event, plain = stamper().stamp(made(MarketCondition, run_mode="LIVE"))
-    assert event.run_mode is RunMode.LIVE
-    assert plain["run_mode"] == "LIVE"
+    assert stamped(MarketCondition, run_mode="LIVE").run_mode is RunMode.LIVE
+    assert plain_of(made(MarketCondition, run_mode="LIVE"))["run_mode"] == "LIVE"
 
 
 def test_what_the_user_claims_to_have_stamped_is_stamped_anew() -> None:
@@ -153,7 +176,7 @@ def test_what_the_user_claims_to_have_stamped_is_stamped_anew() -> None:
         "emitted_at": CLOSE,
         "event_id": "mine",
     }
-    _, event, plain = stamper().stamp(made(Candle, **claims))
+    event, plain = stamped(Candle, **claims), plain_of(made(Candle, **claims))
     assert (event.producer, event.producer_run_id, event.producer_seq, event.emitted_at) == ("rsi-bot", "run-1", 1, NOW)
     assert (plain["producer"], plain["producer_run_id"], plain["producer_seq"], plain["emitted_at"]) == (
         "rsi-bot",
@@ -207,8 +230,8 @@ def notes() -> EventType:
 
 def note(notes: EventType, **given: Any) -> Event:
     event_class: Any = notes.event_class
-    catalogue = CATALOGUE.with_event(notes)
-    one = Stamper(catalogue=catalogue, source="s", run_mode=RunMode.LIVE, clock=lambda: NOW_US)
+    codec = Codec(CATALOGUE.with_event(notes))
+    one = Stamper(codec=codec, source="s", run_mode=RunMode.LIVE, clock=lambda: NOW_US)
     return one.stamp(event_class(**MARKET, event_time=CLOSE, **given))[1]
 
 

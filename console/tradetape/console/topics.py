@@ -25,21 +25,14 @@ from tradetape.producers.connection import KafkaSettings, logger, on_error
 from tradetape.schemas import Catalogue
 from tradetape.schemas.catalogue import Topic
 from tradetape.streams.errors import BrokersUnreachable
+from tradetape.streams.topic_reader import PASSING
 
 LOCAL_PARTITIONS = 4
 TIMEOUT_S = 20.0
 REACH_TIMEOUT_S = 10.0
 ASK_INTERVAL_S = 0.05
 ASK_TIMEOUT_S = 2.0
-_PASSING = (
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.UNKNOWN_LEADER_EPOCH,
-    KafkaError.FENCED_LEADER_EPOCH,
-    KafkaError._NOENT,
-    KafkaError._TIMED_OUT,
-)
+_PASSING = (*PASSING, KafkaError._NOENT)
 """What is answered of a partition that has just been made, or changes its leader; _NOENT is "no leader found"."""
 
 

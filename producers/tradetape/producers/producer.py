@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from operator import itemgetter
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar
@@ -123,12 +123,11 @@ class Producer:
         )
         self.catalogue = catalogue
         self.source = source
-        self._codec = codec or Codec(catalogue)
-        self._stamper = Stamper(catalogue=catalogue, source=source, run_mode=run_mode, clock=clock)
+        self._stamper = Stamper(codec=codec or Codec(catalogue), source=source, run_mode=run_mode, clock=clock)
         self._overflow = overflow
         self._clock = clock
         self._topics = {one: catalogue.topic_name(one) for one in catalogue}
-        self._series = {one: itemgetter(*(one.series_key or ("event_id",))) for one in catalogue}
+        self._series = {one: attrgetter(*(one.series_key or ("event_id",))) for one in catalogue}
         self._emitted = 0
         self._lock = threading.Lock()
         self._forked = False
@@ -189,16 +188,16 @@ class Producer:
         with self._lock:
             if self._closing:
                 raise ProducerClosed(str(ProducerClosed.__doc__))
-            event_type, stamped, plain = self._stamper.stamp(event)
-            payload = self._codec.encode(event_type, plain)
-            topic, key = self._topics[event_type], f"{plain['venue']}:{plain['symbol']}".encode()
-            event_id, timestamp_ms = plain["event_id"], plain["emitted_at"] // 1_000
+            event_type, stamped, payload, emitted_at_us = self._stamper.stamp(event)
+            topic, key = self._topics[event_type], f"{stamped.venue}:{stamped.symbol}".encode()
+            event_id, timestamp_ms = stamped.event_id, emitted_at_us // 1_000
+            assert event_id is not None
             if event_type.delivery is Delivery.MARKET:
-                series = (topic, self._series[event_type](plain))
+                series = (topic, self._series[event_type](stamped))
                 self._offer(Update(topic, series, event_id, key, payload, timestamp_ms))
             else:
                 decision = Waiting(topic, event_id, key, payload, timestamp_ms)
-                self._keep(decision, plain.get("input_event_ids", ()))
+                self._keep(decision, getattr(stamped, "input_event_ids", ()))
                 self._pump.wake()
             self._stamper.keep()
             self._emitted += 1

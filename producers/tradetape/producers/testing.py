@@ -27,16 +27,14 @@ class RecordingProducer:
         self.catalogue = catalogue
         self.source = source
         self.events: list[Event] = []
-        self._codec = Codec(catalogue)
-        self._stamper = Stamper(catalogue=catalogue, source=source, run_mode=run_mode, clock=clock)
+        self._stamper = Stamper(codec=Codec(catalogue), source=source, run_mode=run_mode, clock=clock)
         self._closed = False
 
     def emit(self, event: EventT) -> EventT:
         """Check, stamp and keep an event. Raises what Producer.emit raises for an invalid one."""
         if self._closed:
             raise ProducerClosed(str(ProducerClosed.__doc__))
-        event_type, stamped, plain = self._stamper.stamp(event)
-        self._codec.encode(event_type, plain)
+        _, stamped, _, _ = self._stamper.stamp(event)
         self._stamper.keep()
         self.events.append(stamped)
         return stamped  # type: ignore[return-value]  # the stamper keeps the event's class

@@ -3,14 +3,14 @@
 `emit` owes its caller at most 1.25 times fastavro and produce, so what it checks has to be paid by writing faster.
 fastavro walks the schema for every event; here it is walked once and becomes a Python expression for each field. What
 keeps it honest is a test that compares the bytes of every record, and of one that holds every type, with fastavro's.
-Values are not checked: plain fields come from the stamper, or from a decoded record.
+Values are not checked: plain fields come from the stamper, whose function holds the same text, or from a decoded record.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from tradetape.schemas import generated
 from tradetape.schemas.avro_schema import Schema
@@ -23,18 +23,46 @@ _REMEMBERED_VALUES = 4_096
 _REMEMBERED_LAYOUTS = 256
 
 
-def compile_writer(schema: Schema, *, head: bytes = b"", repeated: Collection[str] = ()) -> Writer:
-    """A function from a record's plain fields to its bytes behind `head`.
+class RecordSource(NamedTuple):
+    """The bytes of a record as text, for a function that has the plain value of each field in its `variable`."""
+
+    lines: list[str]
+    """The functions that the expression calls."""
+    expression: str
+    names: dict[str, object]
+
+
+def variable(field: str) -> str:
+    """Its name ends in _, so that it is neither a keyword nor a name of ours."""
+    return f"{field}_"
+
+
+def record_source(schema: Schema, *, head: bytes = b"", repeated: Collection[str] = ()) -> RecordSource:
+    """What gives a record's bytes behind `head`.
 
     `repeated` names fields that have the same few values again and again: their bytes are remembered. Raises
     CatalogueError for a type that no event has.
     """
     source = _Source(repeated)
-    source.define(schema, "write", f"HEAD, {source.body(schema)}")
+    pieces = source.body(schema)
     texts, longs = (Remembered(bytes_of, limit=_REMEMBERED_VALUES) for bytes_of in (_text, _long))
     names = {**_NAMES, **source.names, "HEAD": head, "texts": texts, "longs": longs}
-    writer: Writer = generated.function("write", source.lines, names, about=schema["name"])
+    return RecordSource(source.lines, f"b''.join((HEAD, {pieces}))", names)
+
+
+def compile_writer(schema: Schema, *, head: bytes = b"", repeated: Collection[str] = ()) -> Writer:
+    """A function from a record's plain fields to its bytes; arguments and errors as of record_source."""
+    source = record_source(schema, head=head, repeated=repeated)
+    lines = [*source.lines, *_definition(schema, "write", source.expression)]
+    writer: Writer = generated.function("write", lines, source.names, about=schema["name"])
     return writer
+
+
+def _definition(schema: Schema, name: str, expression: str) -> list[str]:
+    """A function that takes the plain fields out of a dict."""
+    fields = [field["name"] for field in schema["fields"]]
+    taken = [f"    {variable(one)} = plain[{one!r}]" for one in fields]
+    return [f"def {name}(plain):", *taken, f"    return {expression}", ""]
 
 
 class _Source:
@@ -46,20 +74,14 @@ class _Source:
         self._repeated = repeated
         self._named: dict[str, Schema] = {}
 
-    def define(self, schema: Schema, name: str, pieces: str) -> None:
-        fields = [field["name"] for field in schema["fields"]]
-        self.lines += [f"def {name}(plain):", *(f"    {one}_ = plain[{one!r}]" for one in fields)]
-        self.lines += [f"    return b''.join(({pieces}))", ""]
-
     def body(self, schema: Schema) -> str:
-        """The pieces of a record. A name of a field ends in _ here, so that it is neither a keyword nor a name of ours."""
+        """The pieces of a record."""
         self._named[schema["name"]] = schema
-        fields = schema["fields"]
-        return "".join(f"\n        {self._field(one)}," for one in fields) + "\n    "
+        return "".join(f"\n        {self._field(one)}," for one in schema["fields"]) + "\n    "
 
     def _field(self, field: Mapping[str, Any]) -> str:
         simple = _REPEATED if field["name"] in self._repeated else _SIMPLE
-        return self.expression(field["type"], f"{field['name']}_", simple)
+        return self.expression(field["type"], variable(field["name"]), simple)
 
     def expression(self, schema: Any, value: str, simple: Mapping[str, str]) -> str:
         """The bytes of the variable `value` as an expression; `simple` has those of the types that hold no others."""
@@ -90,7 +112,8 @@ class _Source:
             symbols = {symbol: _long(place) for place, symbol in enumerate(schema["symbols"])}
             self.names[f"symbols_{schema['name']}"] = symbols
         elif kind == "record":
-            self.define(schema, f"write_{schema['name']}", self.body(schema))
+            pieces = self.body(schema)
+            self.lines += _definition(schema, f"write_{schema['name']}", f"b''.join(({pieces}))")
         named = schema if isinstance(schema, dict) else self._named.get(kind)
         if named is None or named["type"] not in ("enum", "record"):
             raise CatalogueError(f"no event has a type such as {schema}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from tradetape.schemas import avro_schema, event_classes, identity, rules
@@ -76,7 +77,6 @@ class EventType:
     event_class: type[Event] = field(init=False)
     plans: tuple[FieldPlan, ...] = field(init=False)
     schema_id: int = field(init=False)
-    derive_id: Callable[[Mapping[str, Any]], str] | None = field(init=False)
     prepare: rules.Rule | None = field(init=False)
     check: rules.Rule | None = field(init=False)
 
@@ -90,19 +90,27 @@ class EventType:
             "plans": plans,
             "event_class": made,
             "schema_id": avro_schema.content_id(self.schema),
-            "derive_id": _derive_id(self.record, self.natural_key, plans),
             "prepare": rules.PREPARE.get(self.record),
             "check": rules.CHECK.get(self.record),
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
 
+    @cached_property
+    def derive_id(self) -> Callable[[Mapping[str, Any]], str] | None:
+        """The event_id of an event's plain fields as a function; None where there is no natural key."""
+        if not self.natural_key:
+            return None
+        return identity.natural_key(self.record, self.natural_key, booleans=self._booleans())
 
-def _derive_id(
-    record: str, parts: tuple[str, ...], plans: tuple[FieldPlan, ...]
-) -> Callable[[Mapping[str, Any]], str] | None:
-    booleans = [plan.name for plan in plans if plan.converter.python_type is bool]
-    return identity.natural_key(record, parts, booleans=booleans) if parts else None
+    def id_expression(self, value_of: Callable[[str], str]) -> str | None:
+        """The same as text; see identity.key_expression."""
+        if not self.natural_key:
+            return None
+        return identity.key_expression(self.record, self.natural_key, booleans=self._booleans(), value_of=value_of)
+
+    def _booleans(self) -> list[str]:
+        return [plan.name for plan in self.plans if plan.converter.python_type is bool]
 
 
 def _shipped(record: str, topic: str, table: str, delivery: Delivery, **rest: Any) -> EventType:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from tradetape.schemas import avro_schema, times
 from tradetape.schemas.avro_reader import Reader, compile_reader
 from tradetape.schemas.avro_schema import Schema
-from tradetape.schemas.avro_writer import Writer, compile_writer
+from tradetape.schemas.avro_writer import RecordSource, Writer, compile_writer, record_source
 from tradetape.schemas.catalogue import MAX_EVENT_BYTES, Catalogue, EventType
 from tradetape.schemas.errors import DecodeError, EventError, NotRegistered
 from tradetape.schemas.events import Event
@@ -102,9 +102,12 @@ class Codec:
         write = self._writers.get(event_type.record) or self._new_writer(event_type)
         payload = write(plain)
         if len(payload) > MAX_EVENT_BYTES:
-            rule = f"the event has {len(payload)} bytes, more than the {MAX_EVENT_BYTES} that a topic takes"
-            raise EventError(event_type.record, "event_id", plain["event_id"], rule)
+            raise EventError(event_type.record, "event_id", plain["event_id"], too_large(payload))
         return payload
+
+    def writing(self, event_type: EventType) -> RecordSource:
+        """What `encode` does, but for its check, as text: for a function that makes the plain fields itself."""
+        return record_source(event_type.schema, head=self._frames[event_type.record], repeated=_repeated(event_type))
 
     def _new_writer(self, event_type: EventType) -> Writer:
         head, repeated = self._frames[event_type.record], _repeated(event_type)
@@ -185,6 +188,11 @@ class Codec:
         if payload[: _FRAME.size] in self._known_frames:
             return DecodeError("foreign_schema_id", f"schema {schema_id} belongs to another topic")
         return DecodeError("unknown_schema_id", f"schema {schema_id} is not known here")
+
+
+def too_large(payload: bytes) -> str:
+    """The rule that framed bytes of more than MAX_EVENT_BYTES break."""
+    return f"the event has {len(payload)} bytes, more than the {MAX_EVENT_BYTES} that a topic takes"
 
 
 def _reader(event_type: EventType, versions: Mapping[int, Schema]) -> _Reader:

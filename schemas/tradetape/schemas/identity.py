@@ -12,13 +12,13 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
-from operator import itemgetter
 from typing import Any
 
 import msgspec
 
+from tradetape.schemas import generated
+
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "events.tradetape")
-_encode = msgspec.json.Encoder().encode
 _SEED = hashlib.sha1(NAMESPACE.bytes, usedforsecurity=False)
 _VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 """The digit with its upper two bits set to 10 (RFC 9562, 4.1)."""
@@ -32,29 +32,25 @@ def natural_key(
     A part names a field. "a|b" is a where a is set, else b; a field that is True stands as its own name, so
     "is_final|event_time" gives all finished bars of one open time one id, and each unfinished state its own.
     """
-    choices = [part.split("|") for part in parts]
-    # One more than the parts: the first makes room for the record's name, and a tuple of what may be one part.
-    firsts = itemgetter(choices[0][0], *(names[0] for names in choices))
-    chosen = [(place, names) for place, names in enumerate(choices, 1) if len(names) > 1 or names[0] in booleans]
-
-    def event_id(fields: Mapping[str, Any]) -> str:
-        key = list(firsts(fields))
-        key[0] = record
-        for place, names in chosen:
-            key[place] = _first_set(fields, names)
-        return uuid5_text(_encode(key))
-
-    return event_id
+    text = key_expression(record, parts, booleans=booleans, value_of=lambda name: f"fields[{name!r}]")
+    lines = ["def event_id(fields):", f"    return {text}"]
+    derive: Callable[[Mapping[str, Any]], str] = generated.function("event_id", lines, KEY_NAMES, about=record)
+    return derive
 
 
-def _first_set(fields: Mapping[str, Any], names: Sequence[str]) -> Any:
-    for name in names:
-        value = fields[name]
-        if value is True:
-            return name
-        if value is not None and value is not False:
-            return value
-    return None
+def key_expression(
+    record: str, parts: Sequence[str], *, booleans: Collection[str], value_of: Callable[[str], str]
+) -> str:
+    """The same as text that sees KEY_NAMES; `value_of` says where a field's plain value is."""
+
+    def first_set(names: Sequence[str]) -> str:
+        name, *others = names
+        value, rest = value_of(name), first_set(others) if others else "None"
+        if name in booleans:
+            return f"({name!r} if {value} else {rest})"
+        return f"({value} if {value} is not None else {rest})" if others else value
+
+    return f"uuid5_text(encode_key([{', '.join([repr(record), *(first_set(part.split('|')) for part in parts)])}]))"
 
 
 def uuid5_text(name: bytes) -> str:
@@ -70,3 +66,6 @@ def uuid7_text() -> str:
     value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
     value = value & ~(0xF << 76) | 0x7 << 76
     return str(uuid.UUID(int=value & ~(0x3 << 62) | 0x2 << 62))
+
+
+KEY_NAMES = {"uuid5_text": uuid5_text, "encode_key": msgspec.json.Encoder().encode}

@@ -72,7 +72,7 @@ class _Stamping:
 
     def __init__(self, *, worker: str, codec: Codec, now_us: Callable[[], int] = wall_clock_us) -> None:
         self._codec = codec
-        self._stamper = Stamper(catalogue=codec.catalogue, source=worker, run_mode=RunMode.UNKNOWN, clock=now_us)
+        self._stamper = Stamper(codec=codec, source=worker, run_mode=RunMode.UNKNOWN, clock=now_us)
 
     def emit(self, events: Sequence[Event]) -> None:
         outputs = self.stamped(events)
@@ -85,14 +85,9 @@ class _Stamping:
     def _output(self, event: Event, ahead: int) -> Output:
         if missing := [name for name in GIVEN if not getattr(event, name)]:
             raise ProcessorBroken(f"{type(event).__name__} is to be emitted without {', '.join(missing)} of its input")
-        event_type, _, plain = self._stamper.stamp(event)
-        plain["producer_seq"] += ahead
-        return Output(
-            self._codec.catalogue.topic_name(event_type),
-            f"{plain['venue']}:{plain['symbol']}".encode(),
-            self._codec.encode(event_type, plain),
-            plain["emitted_at"] // 1_000,
-        )
+        event_type, stamped, payload, emitted_at_us = self._stamper.stamp(event, ahead=ahead)
+        key = f"{stamped.venue}:{stamped.symbol}".encode()
+        return Output(self._codec.catalogue.topic_name(event_type), key, payload, emitted_at_us // 1_000)
 
     def kept(self, outputs: Sequence[Output]) -> None:
         for _ in outputs:
