@@ -33,18 +33,29 @@ def intake_source(plans: Sequence[FieldPlan], *, settled: Mapping[str, Any]) -> 
         names[f"accept_{plan.name}"] = plan.converter.accept
         if plan.converter.shortcut is not None:
             names.update(plan.converter.shortcut.names)
+        default = None
         if plan.name in settled:
-            names[f"default_{plan.name}"], names[f"settled_{plan.name}"] = plan.default, settled[plan.name]
-        lines += ["    " + line for line in _of_field(plan, has_default=plan.name in settled)]
+            given, plain = plan.default, settled[plan.name]
+            default = _named(names, f"default_{plan.name}", given), _named(names, f"settled_{plan.name}", plain)
+        lines += ["    " + line for line in _of_field(plan, default)]
     lines += ["except ValueError as error:", "    raise refused_at(field, getattr(event, field), error) from None"]
     return IntakeSource(lines, names)
 
 
-def _of_field(plan: FieldPlan, *, has_default: bool) -> list[str]:
+def _named(names: dict[str, object], name: str, value: object) -> str:
+    """A value as text: as itself where Python has a word for it."""
+    if value is None or isinstance(value, bool):
+        return repr(value)
+    names[name] = value
+    return name
+
+
+def _of_field(plan: FieldPlan, default: tuple[str, str] | None) -> list[str]:
+    """`default` names the one that most events have, typed and plain."""
     name, plain = plan.name, variable(plan.name)
     asked, word = [f"value = getattr(event, {name!r})" if iskeyword(name) else f"value = event.{name}"], "if"
-    if has_default:
-        asked += [f"if value is default_{name}:", f"    {plain} = settled_{name}"]
+    if default is not None:
+        asked += [f"if value is {default[0]}:", f"    {plain} = {default[1]}"]
         word = "elif"
     conversion = [f"field = {name!r}", f"typed, {plain} = accept_{name}(value)", f"put(event, {name!r}, typed)"]
     shortcut = plan.converter.shortcut
