@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradetape.schemas import CATALOGUE, Leg, TakeProfit, TrailingStop, event_classes, generated, intake
+from tradetape.schemas import CATALOGUE, Leg, TakeProfit, TrailingStop, event_classes, generated, intake, rules
 from tradetape.schemas.avro_writer import variable
 from tradetape.schemas.event_classes import RECORDS
 from tradetape.schemas.fields import Converter, FieldPlan, FieldRefused, accept_at
@@ -95,6 +95,37 @@ def test_a_shortcut_is_taken_only_where_the_converter_would_do_the_same(kind: st
 def test_no_shortcut_lets_an_awkward_value_pass(kind: str) -> None:
     for value in AWKWARD:
         hold_against_accept(SHORTENED[kind], value)
+
+
+INDICATORS = st.dictionaries(
+    st.sampled_from(["ema_50", "rsi_14", "RSI14", "macd_hist", "MACD_diff", "a b", Words("qqe"), 7]),
+    st.floats(-9, 9) | st.sampled_from([math.nan, math.inf, None, 1, True, "1", Odd(2), 1e308, 9e307]),
+    max_size=3,
+)
+
+
+@pytest.mark.parametrize("record", rules.PREPARE)
+@given(indicators=INDICATORS, invalid=st.just(()) | st.lists(st.sampled_from(["ADX14", "qqe"]), max_size=2))
+def test_an_event_that_needs_no_preparation_would_come_out_of_it_as_it_is(
+    record: str, indicators: Any, invalid: Any
+) -> None:
+    preparation, event_type = rules.PREPARE[record], CATALOGUE.by_record(record)
+    fields: dict[str, Any] = {plan.name: None for plan in event_type.plans if plan.default is msgspec.NODEFAULT}
+    given_fields = {
+        "IndicatorUpdate": {"values": indicators, "invalid": invalid},
+        "TradeSignal": {"indicators": indicators},
+    }
+    event: Any = event_type.event_class(**{**fields, **given_fields[record]})
+    if not eval(preparation.unless, {**preparation.names, "event": event}):
+        return
+    before = msgspec.structs.asdict(event)
+    preparation.prepare(event)
+    assert same(msgspec.structs.asdict(event), before)
+    if preparation.spares is not None:
+        converter = next(plan.converter for plan in event_type.plans if plan.name == preparation.spares)
+        typed, plain = converter.accept(before[preparation.spares])
+        assert same(typed, before[preparation.spares])
+        assert same(plain, typed)
 
 
 def field_by_field(event: Any, plans: Sequence[FieldPlan]) -> dict[str, Any]:

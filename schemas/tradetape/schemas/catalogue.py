@@ -77,7 +77,7 @@ class EventType:
     event_class: type[Event] = field(init=False)
     plans: tuple[FieldPlan, ...] = field(init=False)
     schema_id: int = field(init=False)
-    prepare: rules.Rule | None = field(init=False)
+    preparation: rules.Preparation | None = field(init=False)
     check: rules.Rule | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -90,7 +90,7 @@ class EventType:
             "plans": plans,
             "event_class": made,
             "schema_id": avro_schema.content_id(self.schema),
-            "prepare": rules.PREPARE.get(self.record),
+            "preparation": rules.PREPARE.get(self.record),
             "check": rules.CHECK.get(self.record),
         }
         for name, value in derived.items():

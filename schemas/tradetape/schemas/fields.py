@@ -260,7 +260,7 @@ def _mapping(inner: Converter) -> Converter:
         if type(value) is dict:
             if not value:
                 return {}, {}
-            if inner is _DOUBLE and _PLAIN_NAMES[tuple(value)] and _holds_finite_floats(value):
+            if inner is _DOUBLE and _PLAIN_NAMES[tuple(value)] and holds_finite_floats(value):
                 typed = value.copy()
                 return typed, typed
         return _accept_mapping(inner, value)
@@ -285,7 +285,7 @@ def _accept_mapping(inner: Converter, value: Any) -> tuple[Typed, Plain]:
     return typed, plain
 
 
-def _holds_finite_floats(values: Mapping[Any, Any]) -> bool:
+def holds_finite_floats(values: Mapping[Any, Any]) -> bool:
     """Whether all values are floats and finite. A quick look: False may also mean that their sum is not finite."""
     return _FLOATS.issuperset(map(type, values.values())) and math.isfinite(sum(values.values()))
 

@@ -25,8 +25,11 @@ class IntakeSource(NamedTuple):
     names: dict[str, object]
 
 
-def intake_source(plans: Sequence[FieldPlan], *, settled: Mapping[str, Any]) -> IntakeSource:
-    """`settled` has the plain form of those defaults that all events may share."""
+def intake_source(plans: Sequence[FieldPlan], *, settled: Mapping[str, Any], spared: str | None = None) -> IntakeSource:
+    """`settled` has the plain form of those defaults that all events may share.
+
+    `spared` names a field that is only copied where the variable `is_right` says so.
+    """
     names: dict[str, object] = {"put": force_setattr, "refused_at": refused_at}
     lines = ["field = ''", "try:"]
     for plan in plans:
@@ -37,7 +40,7 @@ def intake_source(plans: Sequence[FieldPlan], *, settled: Mapping[str, Any]) -> 
         if plan.name in settled:
             given, plain = plan.default, settled[plan.name]
             default = _named(names, f"default_{plan.name}", given), _named(names, f"settled_{plan.name}", plain)
-        lines += ["    " + line for line in _of_field(plan, default)]
+        lines += ["    " + line for line in _of_field(plan, default, is_spared=plan.name == spared)]
     lines += ["except ValueError as error:", "    raise refused_at(field, getattr(event, field), error) from None"]
     return IntakeSource(lines, names)
 
@@ -50,12 +53,15 @@ def _named(names: dict[str, object], name: str, value: object) -> str:
     return name
 
 
-def _of_field(plan: FieldPlan, default: tuple[str, str] | None) -> list[str]:
+def _of_field(plan: FieldPlan, default: tuple[str, str] | None, *, is_spared: bool) -> list[str]:
     """`default` names the one that most events have, typed and plain."""
     name, plain = plan.name, variable(plan.name)
     asked, word = [f"value = getattr(event, {name!r})" if iskeyword(name) else f"value = event.{name}"], "if"
     if default is not None:
         asked += [f"if value is {default[0]}:", f"    {plain} = {default[1]}"]
+        word = "elif"
+    if is_spared:
+        asked += [f"{word} is_right:", f"    {plain} = value.copy()", f"    put(event, {name!r}, {plain})"]
         word = "elif"
     conversion = [f"field = {name!r}", f"typed, {plain} = accept_{name}(value)", f"put(event, {name!r}, typed)"]
     shortcut = plan.converter.shortcut

@@ -1,30 +1,28 @@
 """What a record demands beyond the types of its fields.
 
 `prepare` brings what a user may reasonably give to the form that the record wants; `check` refuses what cannot
-be true. Both see one event at a time, its typed fields as attributes, and know no clock. `prepare` is given an event
-that is still being made, and changes it in place.
+be true. Both see one event at a time, its fields as attributes, and know no clock. `prepare` is given an event that is
+still being made, and changes it in place; most events need it not, which an expression tells without a call.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from msgspec.structs import force_setattr
 
 from tradetape.schemas import names, times
 from tradetape.schemas.errors import NameRefused
-from tradetape.schemas.fields import FieldRefused
+from tradetape.schemas.fields import FieldRefused, holds_finite_floats
 from tradetape.schemas.remembered import Remembered
 
 
 def prepare_indicators(event: Any) -> None:
     """Bring indicator names to one spelling; move values that are no number yet from `values` to `invalid`."""
-    values, invalid = event.values, event.invalid
-    if type(values) is dict and not invalid and _CANONICAL[tuple(values)] and _are_finite(values):
-        return
-    values = _renamed(values, "values")
+    values, invalid = _renamed(event.values, "values"), event.invalid
     missing = [name for name, value in values.items() if value is None or _is_not_finite(value)]
     if missing:
         values = {name: value for name, value in values.items() if name not in missing}
@@ -36,16 +34,7 @@ def prepare_indicators(event: Any) -> None:
 
 def prepare_signal(event: Any) -> None:
     """Bring the names of the indicator snapshot to one spelling."""
-    if event.indicators:
-        force_setattr(event, "indicators", _renamed(event.indicators, "indicators"))
-
-
-def _are_finite(values: Mapping[str, Any]) -> bool:
-    """A quick look; False may also mean that their sum is not finite, or that they have none."""
-    try:
-        return math.isfinite(sum(values.values()))
-    except (TypeError, ArithmeticError):
-        return False
+    force_setattr(event, "indicators", _renamed(event.indicators, "indicators"))
 
 
 def _are_canonical(indicators: tuple[Any, ...]) -> bool:
@@ -110,5 +99,27 @@ def check_signal(event: Any) -> None:
 
 
 Rule = Callable[[Any], None]
-PREPARE: dict[str, Rule] = {"IndicatorUpdate": prepare_indicators, "TradeSignal": prepare_signal}
+
+
+class Preparation(NamedTuple):
+    """How a record's events are prepared, and which of them need it not."""
+
+    prepare: Rule
+    unless: str
+    """An expression about `event`, which sees `names`: whether it is as the record wants it already."""
+    spares: str | None = None
+    """A field of it that is right then as well, and of which a copy is taken without looking at it again."""
+    names: Mapping[str, object] = MappingProxyType({})
+
+
+PREPARE: dict[str, Preparation] = {
+    "IndicatorUpdate": Preparation(
+        prepare_indicators,
+        unless="type(event.values) is dict and not event.invalid"
+        " and canonical[tuple(event.values)] and holds_finite_floats(event.values)",
+        spares="values",
+        names={"canonical": _CANONICAL, "holds_finite_floats": holds_finite_floats},
+    ),
+    "TradeSignal": Preparation(prepare_signal, unless="not event.indicators"),
+}
 CHECK: dict[str, Rule] = {"Candle": check_candle, "TradeSignal": check_signal}

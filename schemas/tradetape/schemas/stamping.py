@@ -92,16 +92,20 @@ class Stamper:
             if plan.name not in _STAMPED and plan.name != event_type.own_id
         ]
         settled = {plan.name: plan.converter.accept(plan.default)[1] for plan in taken if _is_settled(plan.default)}
-        intake, writing = intake_source(taken, settled=settled), self._codec.writing(event_type)
+        preparation = event_type.preparation
+        intake = intake_source(taken, settled=settled, spared=preparation.spares if preparation else None)
+        writing = self._codec.writing(event_type)
         names = {
-            **_NAMES, **intake.names, **writing.names, "EVENT_TYPE": event_type, "prepare": event_type.prepare,
-            "check": event_type.check, "RUN_MODE": self.run_mode, "SOURCE": self.source, "RUN_ID": self.run_id,
+            **_NAMES, **intake.names, **writing.names, "EVENT_TYPE": event_type, "check": event_type.check,
+            "RUN_MODE": self.run_mode, "SOURCE": self.source, "RUN_ID": self.run_id,
         }  # fmt: skip
+        if preparation is not None:
+            names |= {"prepare": preparation.prepare, **preparation.names}
         lines = [
             "event = copy(given)",
             "if not event.run_mode:",
             "    put(event, 'run_mode', RUN_MODE)",
-            *(["prepare(event)"] if event_type.prepare else []),
+            *([f"is_right = {preparation.unless}", "if not is_right:", "    prepare(event)"] if preparation else []),
             *intake.lines,
             *_event_time(event_type),
             *(["check(event)"] if event_type.check else []),
