@@ -54,7 +54,7 @@ def reason_without() -> str | None:
 def running() -> Iterator[dict[str, str]]:
     """The services for as long as they are needed; the variables by which a process finds them."""
     remove_left_over()
-    _reach_by_loopback()
+    _configure()
     with ExitStack() as started:
         broker = started.enter_context(_started(ApacheKafka(any_free())))
         password = secrets.token_hex(12)
@@ -78,7 +78,7 @@ def running() -> Iterator[dict[str, str]]:
 @contextmanager
 def registry() -> Iterator[str]:
     """A schema registry; its address."""
-    _reach_by_loopback()
+    _configure()
     container = DockerContainer(REGISTRY, labels=_labels()).with_env("APICURIO_STORAGE_KIND", "sql")
     port = _published(container, 8080)
     container.waiting_for(HttpWaitStrategy(8080, f"{API}/subjects").for_status_code(200))
@@ -145,10 +145,13 @@ def _publish(container: DockerContainer, port: int, chosen: int) -> None:
     ports[str(port)] = (LOOPBACK, chosen)
 
 
-def _reach_by_loopback() -> None:
-    """Where we are in a container ourselves, the package would look for published ports on the engine's bridge."""
+def _configure() -> None:
+    """How the package finds what it starts, and who removes it."""
+    # Where we are in a container ourselves, it would look for published ports on the engine's bridge.
     testcontainers_config.connection_mode_override = ConnectionMode.docker_host
     testcontainers_config.tc_host_override = LOOPBACK
+    # What is left over is removed by its label, without a further image that is given the engine's socket.
+    testcontainers_config.ryuk_disabled = True
 
 
 def _labels() -> dict[str, str]:
