@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tradetape.schemas import CATALOGUE, Leg, TakeProfit, TrailingStop, event_classes, generated, intake, rules
-from tradetape.schemas.avro_writer import variable
 from tradetape.schemas.event_classes import RECORDS
 from tradetape.schemas.fields import Converter, FieldPlan, FieldRefused, accept_at
+from tradetape.schemas.generated import variable
 
 
 class Words(str):

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from tradetape.schemas import generated
 from tradetape.schemas.avro_schema import Schema
 from tradetape.schemas.errors import CatalogueError
+from tradetape.schemas.generated import variable
 from tradetape.schemas.packing import doubles_between
 from tradetape.schemas.remembered import Remembered
 
@@ -24,17 +25,12 @@ _REMEMBERED_LAYOUTS = 256
 
 
 class RecordSource(NamedTuple):
-    """The bytes of a record as text, for a function that has the plain value of each field in its `variable`."""
+    """The bytes of a record as text, for a function that has the plain value of each field in its variable."""
 
     lines: list[str]
     """The functions that the expression calls."""
     expression: str
     names: dict[str, object]
-
-
-def variable(field: str) -> str:
-    """Its name ends in _, so that it is neither a keyword nor a name of ours."""
-    return f"{field}_"
 
 
 def record_source(schema: Schema, *, head: bytes = b"", repeated: Collection[str] = ()) -> RecordSource:

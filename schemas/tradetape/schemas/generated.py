@@ -23,6 +23,11 @@ def function(name: str, lines: list[str], names: Mapping[str, object], *, about:
     return space[name]
 
 
+def variable(field: str) -> str:
+    """The variable of a field: its name ends in _, so that it is neither a keyword nor a name of ours."""
+    return f"{field}_"
+
+
 def source_of(made: Any) -> str:
     """The text that a function was made of."""
     return "".join(linecache.getlines(made.__code__.co_filename))

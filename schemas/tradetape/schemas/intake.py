@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import force_setattr
 
-from tradetape.schemas.avro_writer import variable
 from tradetape.schemas.fields import FieldPlan, refused_at
+from tradetape.schemas.generated import variable
 
 
 class IntakeSource(NamedTuple):

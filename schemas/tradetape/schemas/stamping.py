@@ -17,12 +17,12 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from tradetape.schemas import generated, identity, times
-from tradetape.schemas.avro_writer import variable
 from tradetape.schemas.catalogue import MAX_EVENT_BYTES, EventType
 from tradetape.schemas.codec import Codec, too_large
 from tradetape.schemas.errors import EventError
 from tradetape.schemas.events import Event, RunMode
 from tradetape.schemas.fields import FieldPlan, FieldRefused, nullable
+from tradetape.schemas.generated import variable
 from tradetape.schemas.intake import intake_source
 
 _STAMPED = frozenset(("event_id", "emitted_at", "producer", "producer_run_id", "producer_seq"))
