@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 DEMO = ("demo", "demo", "--services", "environment", "--symbols", "1", "--speed", "max", "--json")
 CANDLES = "SELECT count(*) FROM tradetape.candles"
-NEW_PASSWORD = "changed by hand"  # it guards a database that lives for one test
+NEW_PASSWORD = "changed-by-hand"  # it guards a database that lives for one test
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def test_stopped_it_keeps_all_and_started_it_goes_on(running: ComposeSet) -> Non
     before = candles(running)
     running.compose("stop", timeout_s=UP_TIMEOUT_S)
     assert not any(running.runs(one) for one in (*SERVICES, *WORKERS))
-    running.compose("start", "--wait", timeout_s=UP_TIMEOUT_S)
+    running.compose("start", timeout_s=UP_TIMEOUT_S)
     running.await_health()
     assert candles(running) == before
     play(running)

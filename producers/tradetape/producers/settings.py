@@ -28,6 +28,7 @@ EXAMPLES = {
     "REDIS_URL": "redis://127.0.0.1:16379/0",
     "DATABASE_URL": "postgresql://tradetape:…@127.0.0.1:15432/tradetape",
 }
+_KINDS = {"REDIS_URL": "a Redis", "DATABASE_URL": "a PostgreSQL"}
 _PASSWORD_FILES = {
     "REDIS_URL": "redis_password_file",
     "DATABASE_URL": "database_password_file",
@@ -228,3 +229,11 @@ def _wrong(text: str) -> str:
     rule, _, path = text.partition(" - at `$.")
     field = path.rstrip("`")
     return f"{_variable(field)}: {rule}" if field else text
+
+
+def unreadable(variable: str) -> SettingsError:
+    """The error of an address that its client cannot read; it does not hold the address."""
+    return SettingsError(
+        f"{variable} is no address of {_KINDS[variable]}, such as {EXAMPLES[variable]}; in its password, write a space as "
+        f"%20, @ as %40, or put it into {_variable(_PASSWORD_FILES[variable])}"
+    )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tradetape.console.doctor import clocks
 from tradetape.console.doctor.finding import Finding, State, away, some
+from tradetape.producers.errors import SettingsError
 from tradetape.producers.settings import EXAMPLES
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ def check(settings: Settings) -> Iterator[Finding]:
             yield clocks.compare("postgres clock", lambda: _now_us(connection))
     except DatabaseUnavailable as error:
         yield away("postgres", str(error), VARIABLE)
-    except psycopg.ProgrammingError as error:
-        # Only what it is: the text of a damaged address may hold its password.
-        what = "permission denied" if error.sqlstate else f"{VARIABLE} is no address of a PostgreSQL"
-        yield Finding("postgres", State.FAIL, what, f"export {VARIABLE}={EXAMPLES[VARIABLE]}")
+    except SettingsError as error:
+        yield Finding("postgres", State.FAIL, str(error), f"export {VARIABLE}={EXAMPLES[VARIABLE]}")
+    except psycopg.ProgrammingError:
+        yield Finding("postgres", State.FAIL, "permission denied", f"export {VARIABLE}={EXAMPLES[VARIABLE]}")
 
 
 def _now_us(connection: psycopg.Connection) -> int:

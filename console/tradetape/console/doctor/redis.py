@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tradetape.console.doctor import clocks
 from tradetape.console.doctor.finding import Finding, State, away
+from tradetape.producers.errors import SettingsError
 from tradetape.producers.settings import EXAMPLES
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def check(settings: Settings) -> Iterator[Finding]:
 
     try:
         client = connect(settings.required(VARIABLE))
-    except ValueError as error:
-        yield Finding("redis", State.FAIL, f"{VARIABLE}: {error}", f"export {VARIABLE}={EXAMPLES[VARIABLE]}")
+    except SettingsError as error:
+        yield Finding("redis", State.FAIL, str(error), f"export {VARIABLE}={EXAMPLES[VARIABLE]}")
         return
     try:
         yield from judge(client.info())

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 
 import psycopg
 from psycopg import errors as sqlstate
+from psycopg.conninfo import conninfo_to_dict
 
+from tradetape.producers.settings import unreadable
 from tradetape.sinks.errors import DatabaseDenied, DatabaseUnavailable, SchemaBehind
 
 CONNECT_TIMEOUT_S = 10
@@ -52,11 +54,11 @@ _DENIALS = {
 
 
 def connect(dsn: str, *, application: str) -> psycopg.Connection:
-    """A session in autocommit mode with guards and keepalives. Raises DatabaseUnavailable."""
+    """A session in autocommit mode with guards and keepalives. Raises DatabaseUnavailable, SettingsError."""
     options = " ".join(f"-c {name}={value}" for name, value in GUARDS.items())
     with passing_errors():
         return psycopg.connect(
-            dsn,
+            readable(dsn),
             autocommit=True,
             application_name=application,
             connect_timeout=CONNECT_TIMEOUT_S,
@@ -67,6 +69,15 @@ def connect(dsn: str, *, application: str) -> psycopg.Connection:
             keepalives_count=3,
             tcp_user_timeout=30_000,
         )
+
+
+def readable(dsn: str) -> str:
+    """The address as it is. Raises SettingsError, without its text, for what is none: it may hold a password."""
+    try:
+        conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        raise unreadable("DATABASE_URL") from None
+    return dsn
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from psycopg.sql import SQL, Identifier
 
 from tradetape.sinks.errors import MigrationError
 from tradetape.sinks.history import roles
-from tradetape.sinks.history.connection import PASSING, passing_errors
+from tradetape.sinks.history.connection import PASSING, passing_errors, readable
 from tradetape.sinks.history.schema import SCHEMA, checked, in_schema
 
 LOCK = 7_241_850_613
@@ -72,10 +72,11 @@ def pending(connection: psycopg.Connection, migrations: Iterable[Migration], sch
 def migrate(dsn: str, migrations: Sequence[Migration] | None = None, *, schema: str = SCHEMA) -> list[str]:
     """Apply what is pending, in the live schema or in a copy of it; the names.
 
-    Raises MigrationError, DatabaseUnavailable, SchemaNameRefused.
+    Raises MigrationError, DatabaseUnavailable, SchemaNameRefused, SettingsError.
     """
     migrations = shipped() if migrations is None else migrations
-    with passing_errors(), psycopg.connect(dsn, autocommit=True, application_name="tradetape-migrate") as connection:
+    application = "tradetape-migrate"
+    with passing_errors(), psycopg.connect(readable(dsn), autocommit=True, application_name=application) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", [LOCK])
         has_roles = schema == SCHEMA and roles.become_owner(connection)
         connection.execute(_BOOK.format(schema=Identifier(checked(schema)), table=_book(schema)))

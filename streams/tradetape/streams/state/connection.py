@@ -12,6 +12,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
+from tradetape.producers.settings import unreadable
 from tradetape.schemas.certificates import distrust
 from tradetape.streams.errors import StateDenied, StateUnavailable
 
@@ -24,16 +25,20 @@ _NO_PASSWORD = "NOAUTH"
 
 
 def connect(url: str) -> redis.Redis:
-    """A client whose answers are bytes."""
-    pool = redis.BlockingConnectionPool.from_url(
-        url,
-        max_connections=MAX_CONNECTIONS,
-        timeout=POOL_WAIT_S,
-        socket_timeout=TIMEOUT_S,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        retry=Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), RETRIES),
-        health_check_interval=30,
-    )
+    """A client whose answers are bytes. Raises SettingsError for what is no address of a Redis."""
+    try:
+        pool = redis.BlockingConnectionPool.from_url(
+            url,
+            max_connections=MAX_CONNECTIONS,
+            timeout=POOL_WAIT_S,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            retry=Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), RETRIES),
+            health_check_interval=30,
+        )
+    except ValueError:
+        # Without its text, here and in what is raised: it may hold a password.
+        raise unreadable("REDIS_URL") from None
     return redis.Redis.from_pool(pool)
 
 
