@@ -31,7 +31,7 @@ from tradetape.streams.dead_letters import DeadLetters
 from tradetape.streams.engines.earlier_records import EarlierRecords
 from tradetape.streams.engines.faust_access import credentials_of
 from tradetape.streams.errors import BadRecord, BrokersUnreachable, Terminal, Transient
-from tradetape.streams.processor import OffsetKeeper, Partition, Processor, tick
+from tradetape.streams.processor import Copartitioned, OffsetKeeper, Partition, Processor, tick
 from tradetape.streams.progress import Progress
 from tradetape.streams.quarantine import Quarantine
 from tradetape.streams.record import Record
@@ -61,6 +61,11 @@ SETTINGS: dict[str, Any] = {
     "web_enabled": False,
     "key_serializer": "raw",
     "value_serializer": "raw",
+}
+COPARTITIONED: dict[str, Any] = {
+    # Without it, and without tables, Faust deals partitions out in turns, whatever their numbers; with it, by its own
+    # assignor, which gives those of one number on all topics to one member.
+    "table_standby_replicas": 1,
 }
 
 
@@ -191,9 +196,13 @@ class FaustEngine:
 
     def _app(self, folder: str) -> Any:
         brokers = [f"kafka://{one.strip()}" for one in self._kafka.bootstrap_servers.split(",")]
+        is_copartitioned = isinstance(self._processor, Copartitioned)
+        settings = {**SETTINGS, **(COPARTITIONED if is_copartitioned else {})}
         app = faust.App(
-            self._group, broker=brokers, datadir=folder, broker_credentials=self._credentials, **SETTINGS
+            self._group, broker=brokers, datadir=folder, broker_credentials=self._credentials, **settings
         )  # fmt: skip
+        # No partition has a standby. With any it would fill up the members one after the other, and leave the last idle.
+        app.assignor.replicas = 0
         topic = app.topic(*self._processor.topics, key_serializer="raw", value_serializer="raw")
         app.agent(topic, name=f"tradetape.{self._processor.name}", concurrency=1)(self._feed)
         app.task(self._tick)
