@@ -18,12 +18,12 @@ PROTOCOL = "security.protocol"
 def install() -> None:
     """Before anything imports a client."""
     import confluent_kafka
-    import confluent_kafka.admin
+    from confluent_kafka.admin import AdminClient
 
-    for module, name in (
-        (confluent_kafka, "Producer"), (confluent_kafka, "Consumer"), (confluent_kafka.admin, "AdminClient")
-    ):  # fmt: skip
-        setattr(module, name, _logging_in(getattr(module, name)))
+    for name in ("Producer", "Consumer"):
+        setattr(confluent_kafka, name, _logging_in(getattr(confluent_kafka, name)))
+    # In place: by its name it finds the class that it is derived from.
+    AdminClient.__init__ = _logging_in(AdminClient).__init__  # type: ignore[method-assign]
     from tradetape.producers.connection import KafkaSettings
 
     plain = KafkaSettings.client_config
@@ -41,9 +41,11 @@ def log_in(options: Mapping[str, str], environment: Mapping[str, str]) -> None:
 
 
 def _logging_in(kind: Any) -> Any:
+    make = kind.__init__
+
     class LoggingIn(kind):  # type: ignore[misc]
         def __init__(self, config: Mapping[str, Any], **more: Any) -> None:
-            super().__init__({**({} if PROTOCOL in config else LOGIN), **config}, **more)
+            make(self, {**({} if PROTOCOL in config else LOGIN), **config}, **more)
 
     LoggingIn.__name__ = kind.__name__
     return LoggingIn
