@@ -63,15 +63,17 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what brings its own local stack where services come from elsewhere; the quick files come last.
+    """Leave out what brings its own local stack, or its own logins, where the suite's are others; the quick files come last.
 
     So no process of several is left alone with a file of minutes while the others have nothing to do any more.
     """
     items.sort(key=lambda item: UNIT in item.path.parents)
-    if config.getoption("--stack") != service_stack.LOCAL:
-        for item in items:
-            if item.get_closest_marker(service_stack.MARK) is not None:
-                item.add_marker(pytest.mark.skip(service_stack.REASON))
+    for item in items:
+        own = item.get_closest_marker(service_stack.MARK) is not None
+        if own and (config.getoption("--stack") != service_stack.LOCAL or config.getoption("--secure")):
+            item.add_marker(pytest.mark.skip(service_stack.REASON))
+        if config.getoption("--secure") and "secure_stack" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.skip("brings its own logins to a guarded stack, with --secure or without"))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -599,8 +599,10 @@ PREAMBLE = """
 import os, sys, json, time
 from datetime import UTC, datetime
 from tradetape.producers import *
+from tradetape.producers.settings import load
 from tradetape.schemas import *
 bootstrap, prefix = sys.argv[1:3]
+options = load().kafka_options
 catalogue = CATALOGUE.with_prefix(prefix)
 at = datetime(2024, 5, 1, tzinfo=UTC)
 def update():
@@ -608,7 +610,7 @@ def update():
 def signal():
     return TradeSignal(strategy_id="s", venue="binance", symbol="BTCUSDT", timeframe="1m", bar_close_time=at,
                        action=Action.ENTER, direction=Direction.LONG)
-tape = Producer(bootstrap_servers=bootstrap, source="bot", catalogue=catalogue)
+tape = Producer(bootstrap_servers=bootstrap, source="bot", catalogue=catalogue, kafka_options=options)
 """
 
 
@@ -638,7 +640,7 @@ if child == 0:
         except ForkedProducer as error:
             refused.append(type(error).__name__)
     tape.close()
-    with Producer(bootstrap_servers=bootstrap, source="child", catalogue=catalogue) as own:
+    with Producer(bootstrap_servers=bootstrap, source="child", catalogue=catalogue, kafka_options=options) as own:
         own.emit(update())
         own.flush(30)
     print(json.dumps(refused), flush=True)
