@@ -115,8 +115,8 @@ class Preparation(NamedTuple):
 PREPARE: dict[str, Preparation] = {
     "IndicatorUpdate": Preparation(
         prepare_indicators,
-        unless="type(event.values) is dict and not event.invalid"
-        " and canonical[tuple(event.values)] and holds_finite_floats(event.values)",
+        unless="type(value := event.values) is dict and not event.invalid"
+        " and canonical[tuple(value)] and holds_finite_floats(value)",
         spares="values",
         names={"canonical": _CANONICAL, "holds_finite_floats": holds_finite_floats},
     ),

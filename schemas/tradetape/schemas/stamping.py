@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -114,7 +115,7 @@ class Stamper:
             "producer_run_id_ = RUN_ID",
             *_ids(event_type),
             "emitted_at_, producer_seq_ = now_us, number",
-            "put(event, 'emitted_at', to_datetime(now_us))",
+            "put(event, 'emitted_at', EPOCH + timedelta(0, 0, now_us))",
             *_put(("producer", "producer_run_id", "producer_seq")),
             f"payload = {writing.expression}",
             "if len(payload) > MAX_EVENT_BYTES:",
@@ -214,7 +215,8 @@ _NAMES = {
     **identity.KEY_NAMES,
     "copy": Event.__copy__,  # type: ignore[attr-defined]  # msgspec's own, which copy.copy would look up each time
     "put": force_setattr,
-    "to_datetime": times.to_datetime,
+    "EPOCH": times.EPOCH,
+    "timedelta": timedelta,
     "EARLIEST_US": times.EARLIEST_US,
     "FORWARD_US": _FORWARD_US,
     "MAX_EVENT_BYTES": MAX_EVENT_BYTES,
