@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -180,8 +181,8 @@ class BrokerRig:
         if has_topic:
             self.make_topic()
 
-    def make_topic(self) -> None:
-        self._make(self.topic, partitions=PARTITIONS)
+    def make_topic(self, name: str | None = None) -> None:
+        self._make(name or self.topic, partitions=PARTITIONS)
 
     def _make(self, topic: str, *, partitions: int) -> None:
         # The records' timestamps are years old: a broker with a limit deletes them as soon as it looks.
@@ -221,6 +222,11 @@ class BrokerRig:
     def members(self) -> set[str]:
         (found,) = self._admin.describe_consumer_groups([self._group]).values()
         return {member.member_id for member in found.result().members}
+
+    def held(self) -> list[Counter[str]]:
+        """How many partitions of each topic each member has."""
+        (found,) = self._admin.describe_consumer_groups([self._group]).values()
+        return [Counter(one.topic for one in member.assignment.topic_partitions) for member in found.result().members]
 
 
 def _whole(servers: str, topic: str) -> Iterator[Record]:
@@ -500,8 +506,21 @@ def test_a_second_member_that_joins_in_the_middle_of_a_batch_loses_nothing(broke
     assert broker_rig.committed() == {0: written, 1: written}
 
 
+def test_of_every_topic_each_member_is_given_its_part(broker_rig: BrokerRig) -> None:
+    """One of them may be the only busy one."""
+    topics = tuple(f"{broker_rig.topic}-{number}" for number in range(3))
+    for topic in topics:
+        broker_rig.make_topic(topic)
+    for _ in range(2):
+        script = Script(broker_rig.topic)
+        script.topics = topics
+        broker_rig.start(script)
+        eventually("a member has something", lambda: any(broker_rig.held()))
+    eventually("each has one of each", lambda: broker_rig.held() == [Counter(dict.fromkeys(topics, 1))] * 2)
+
+
 class ScriptOfNumbers(Script):
-    """One that is given the partitions of one number on all topics, for which members give all back at each rebalance."""
+    """One that is given the partitions of one number on all topics."""
 
     copartitioned: Literal[True] = True
 

@@ -32,7 +32,6 @@ from tradetape.streams.record import Record, from_message
 logger = logging.getLogger("tradetape.streams")
 
 DEFAULTS: dict[str, Any] = {
-    "partition.assignment.strategy": "cooperative-sticky",
     # Well below the default of 45 s: after a kill -9 the next worker has the partitions in seconds.
     "session.timeout.ms": 6_000,
     "heartbeat.interval.ms": 2_000,
@@ -44,11 +43,13 @@ DEFAULTS: dict[str, Any] = {
     # A topic that is made after the start is found after so long, and not after its default of 5 minutes.
     "topic.metadata.refresh.interval.ms": 5_000,
 }
-COPARTITIONED: dict[str, Any] = {
-    # It alone gives the partitions of one number on all topics to one member. In exchange every member gives all of its
-    # partitions back at each rebalance.
-    "partition.assignment.strategy": "range",
-}
+SPREAD, COPARTITIONED = "roundrobin", "range"
+"""Who is given which partitions: each topic's are dealt out among all members, or those of one number on all topics go to
+one. Every member gives all of its partitions back at each rebalance, and the engine counts on that.
+
+cooperative-sticky would leave them where they are, but it weighs the number of partitions alone: of two members one may
+keep all those of the one topic that is busy, and the other the quiet ones.
+"""
 FIXED: dict[str, Any] = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
@@ -102,8 +103,8 @@ class KafkaEngine:
         self._committed_at = self._probed_at = time.monotonic()
         self._ticked_at = -math.inf
         reset = "error" if isinstance(processor, OffsetKeeper) else "earliest"
-        self._is_eager = isinstance(processor, Copartitioned)
-        fixed = {**FIXED, "auto.offset.reset": reset, **(COPARTITIONED if self._is_eager else {})}
+        strategy = COPARTITIONED if isinstance(processor, Copartitioned) else SPREAD
+        fixed = {**FIXED, "auto.offset.reset": reset, "partition.assignment.strategy": strategy}
         config = kafka.client_config(DEFAULTS, fixed=fixed)
         config |= {"group.id": group, "client.id": processor.name, "error_cb": on_error(self._on_error)}
         self._consumer = Consumer(config, logger=kafka_logger)
@@ -260,10 +261,7 @@ class KafkaEngine:
             for one, place in zip(partitions, taken, strict=True):
                 start = starts.get(place)
                 one.offset = OFFSET_BEGINNING if start is None else start
-        if self._is_eager:
-            consumer.assign(partitions)
-        else:
-            consumer.incremental_assign(partitions)
+        consumer.assign(partitions)
         self._assigned.update(taken)
         if self._paused:
             consumer.pause(partitions)
@@ -301,10 +299,7 @@ class KafkaEngine:
         if self._paused:
             # librdkafka remembers it beyond an assignment: one that came back later would never be read again.
             self._consumer.resume(partitions)
-        if self._is_eager:
-            self._consumer.unassign()
-        else:
-            self._consumer.incremental_unassign(partitions)
+        self._consumer.unassign()
 
     def _forget(self, gone: set[Partition]) -> None:
         self._assigned -= gone
