@@ -79,6 +79,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_configure(config: pytest.Config) -> None:
     """Leave by the front door when we are asked to end; take nothing from the environment of whoever runs us."""
     signal.signal(signal.SIGTERM, _exit)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So a shell starts what runs in the background, and so would the commands be that tests press Ctrl-C at.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # How long one example takes says more of the machine than of the code.
     hypothesis.settings.register_profile("tests", deadline=None)
     hypothesis.settings.load_profile("tests")
