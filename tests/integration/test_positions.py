@@ -183,7 +183,7 @@ def are_whole(holdings: list[set[tuple[str, int]]], *, members: int) -> bool:
     )
 
 
-@pytest.mark.parametrize(("engine", "members"), [("kafka", 3), ("faust", 3)])
+@pytest.mark.parametrize(("engine", "members"), [("kafka", 3), pytest.param("faust", 3, marks=pytest.mark.long)])
 def test_several_workers_are_given_the_partitions_of_one_number_together(
     market: Market, engine: str, members: int
 ) -> None:

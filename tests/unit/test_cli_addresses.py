@@ -16,8 +16,14 @@ GIVEN = {
 }
 
 
-@pytest.mark.parametrize("address", [WITH_SPACE, "secret", "postgresql://secret@127.0.0.1:1/x?nonsense=1"])
-@pytest.mark.parametrize("words", ["history migrate", "history query trade_journal", "work history"])
+@pytest.mark.parametrize(
+    ("words", "address"),
+    [
+        ("history migrate", WITH_SPACE),
+        ("history query trade_journal", "secret"),
+        ("work history", "postgresql://secret@127.0.0.1:1/x?nonsense=1"),
+    ],
+)
 def test_what_is_no_address_of_a_postgresql_is_said_to_be_none(tmp_path: Path, words: str, address: str) -> None:
     found = tradetape(*words.split(), environment=clean_environment(tmp_path, **{**GIVEN, "DATABASE_URL": address}))
     assert (found.returncode, found.stdout) == (2, "")
@@ -28,8 +34,13 @@ def test_what_is_no_address_of_a_postgresql_is_said_to_be_none(tmp_path: Path, w
     assert "Traceback" not in found.stderr
 
 
-@pytest.mark.parametrize("address", ["secret", "redis://:secret@127.0.0.1:port/0", "http://secret@127.0.0.1:1"])
-@pytest.mark.parametrize("words", ["state show binance BTCUSDT 1m", "work state"])
+@pytest.mark.parametrize(
+    ("words", "address"),
+    [
+        ("state show binance BTCUSDT 1m", "redis://:secret@127.0.0.1:port/0"),
+        ("work state", "http://secret@127.0.0.1:1"),
+    ],
+)
 def test_what_is_no_address_of_a_redis_is_said_to_be_none(tmp_path: Path, words: str, address: str) -> None:
     found = tradetape(*words.split(), environment=clean_environment(tmp_path, **{**GIVEN, "REDIS_URL": address}))
     assert (found.returncode, found.stdout) == (2, "")
