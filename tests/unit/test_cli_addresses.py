@@ -14,39 +14,31 @@ GIVEN = {
     "REDIS_URL": "redis://127.0.0.1:1/0",
     "DATABASE_URL": "postgresql://x@127.0.0.1:1/x",
 }
+SAID = {
+    "DATABASE_URL": ("a PostgreSQL, such as postgresql://", "TRADETAPE_DATABASE_PASSWORD_FILE"),
+    "REDIS_URL": ("a Redis, such as redis://", "TRADETAPE_REDIS_PASSWORD_FILE"),
+}
 
 
 @pytest.mark.parametrize(
-    ("words", "address"),
+    ("words", "variable", "address"),
     [
-        ("history migrate", WITH_SPACE),
-        ("history query trade_journal", "secret"),
-        ("work history", "postgresql://secret@127.0.0.1:1/x?nonsense=1"),
+        ("history migrate", "DATABASE_URL", WITH_SPACE),
+        ("history query trade_journal", "DATABASE_URL", "secret"),
+        ("work history", "DATABASE_URL", "postgresql://secret@127.0.0.1:1/x?nonsense=1"),
+        ("state show binance BTCUSDT 1m", "REDIS_URL", "redis://:secret@127.0.0.1:port/0"),
+        ("work state", "REDIS_URL", "http://secret@127.0.0.1:1"),
     ],
 )
-def test_what_is_no_address_of_a_postgresql_is_said_to_be_none(tmp_path: Path, words: str, address: str) -> None:
-    found = tradetape(*words.split(), environment=clean_environment(tmp_path, **{**GIVEN, "DATABASE_URL": address}))
+def test_what_is_no_address_of_a_service_is_said_to_be_none(
+    tmp_path: Path, words: str, variable: str, address: str
+) -> None:
+    found = tradetape(*words.split(), environment=clean_environment(tmp_path, **{**GIVEN, variable: address}))
     assert (found.returncode, found.stdout) == (2, "")
     said = found.stderr.splitlines()[-1]
-    assert "DATABASE_URL is no address of a PostgreSQL, such as postgresql://" in said
-    assert "TRADETAPE_DATABASE_PASSWORD_FILE" in said
-    assert "secret" not in found.stderr
-    assert "Traceback" not in found.stderr
-
-
-@pytest.mark.parametrize(
-    ("words", "address"),
-    [
-        ("state show binance BTCUSDT 1m", "redis://:secret@127.0.0.1:port/0"),
-        ("work state", "http://secret@127.0.0.1:1"),
-    ],
-)
-def test_what_is_no_address_of_a_redis_is_said_to_be_none(tmp_path: Path, words: str, address: str) -> None:
-    found = tradetape(*words.split(), environment=clean_environment(tmp_path, **{**GIVEN, "REDIS_URL": address}))
-    assert (found.returncode, found.stdout) == (2, "")
-    said = found.stderr.splitlines()[-1]
-    assert "REDIS_URL is no address of a Redis, such as redis://" in said
-    assert "TRADETAPE_REDIS_PASSWORD_FILE" in said
+    service, password_file = SAID[variable]
+    assert f"{variable} is no address of {service}" in said
+    assert password_file in said
     assert "secret" not in found.stderr
     assert "Traceback" not in found.stderr
 

@@ -19,7 +19,7 @@ PARTITIONS = [Partition(TOPIC, LED), Partition(TOPIC, LEADERLESS)]
 
 
 def test_a_partition_ends_where_it_ends_however_late_its_leader_appears() -> None:
-    # The client answers at once for those that have a leader, and comes -1 for the others: to it that is "the end".
+    # The client answers at once for those that have a leader, and leaves -1 for the others: to it that is "the end".
     with (
         scripted_broker(leaderless_answers=8) as broker,
         closing(TopicReader(KafkaSettings(bootstrap_servers=broker.address))) as reader,
