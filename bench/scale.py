@@ -1,8 +1,9 @@
-"""History and current state kept by one worker and by two of one group, and what the machine did meanwhile.
+"""The work of one worker and of two of one group, and what the machine did meanwhile.
 
 The workers stand ready, their partitions given out, before the first record comes. The records were encoded before and
 come all at once, so hardly anything of the time is the producer's. Two workers are owed half as much again as one where
-the machine has the cores for it: where one worker left as many idle as half of what it and the servers used.
+the machine has the cores for it: where one worker left as many idle as half of what it and the servers used. Approval is
+not among them: its replicas decide on one book, so they stand by and gain nothing.
 """
 
 from __future__ import annotations
@@ -13,54 +14,29 @@ import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import NamedTuple
 
-import psycopg
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from confluent_kafka import Producer
 
 from bench.cores import Cores, CoresUsed
 from bench.errors import BenchFailed
 from bench.options import Options
 from bench.progress import say
 from bench.report import Report
-from bench.sample import put_on_tape, updates
-from bench.services import PARTITIONS, Services
-from tradetape.console.demo.workers import Worker
+from bench.services import Services
+from bench.works import RUN_MODE, WORKS, Ground, Sent, Work, recorded
+from tradetape.console.demo.workers import Worker, Workers
 from tradetape.console.local.ports import LOOPBACK, any_free
 from tradetape.console.ready import ask
-from tradetape.schemas import Catalogue, IndicatorUpdate
+from tradetape.producers.settings import PREFIX
 
-SERIES, QUICK_SERIES = 4_000, 400
+SYMBOLS, QUICK_SYMBOLS = 4_000, 400
 OWED = 1.5
 DEADLINE_S = 180.0
 ASK_INTERVAL_S = 0.02
+ROOT = Path(__file__).resolve().parents[1]
 PROCESSED = b"tradetape_events_processed_total{"
-
-
-class Sent(NamedTuple):
-    """A record as it lay on the tape."""
-
-    partition: int
-    key: bytes
-    value: bytes
-    timestamp_ms: int
-
-
-class Work(NamedTuple):
-    """A worker that is measured: its words behind `tradetape work`, and how many records it is given."""
-
-    name: str
-    words: tuple[str, ...]
-    records: int
-    quick_records: int
-
-
-WORKS = (
-    Work("history", ("history",), 120_000, 8_000),
-    Work("state, plain engine", ("state", "--engine", "kafka"), 60_000, 4_000),
-    Work("state, Faust", ("state", "--engine", "faust"), 24_000, 2_000),
-)
 
 
 class Run(NamedTuple):
@@ -74,15 +50,16 @@ class Run(NamedTuple):
 def run(services: Services, options: Options) -> Report:
     """Measure."""
     report = Report("scale", "one worker and two of one group, on records that all come at once")
-    series = QUICK_SERIES if options.quick else SERIES
-    records = _records(services, max(one.quick_records if options.quick else one.records for one in WORKS), series)
     for work in WORKS:
-        taken = records[: work.quick_records if options.quick else work.records]
+        say(f"scale: {work.name}, encoding its records")
+        records = recorded(
+            work, work.quick_records if options.quick else work.records, QUICK_SYMBOLS if options.quick else SYMBOLS
+        )
         runs: dict[int, list[Run]] = {1: [], 2: []}
         for number in range(options.rounds):
             for workers in runs:
                 say(f"scale: {work.name}, {workers} at work, round {number + 1} of {options.rounds}")
-                runs[workers].append(_run(services, work, taken, workers, report))
+                runs[workers].append(_run(services, work, records, workers, report))
         _report(report, work, runs)
     return report
 
@@ -111,63 +88,42 @@ def _middle(cores: Sequence[CoresUsed]) -> CoresUsed:
     return CoresUsed(*(statistics.median(values) for values in zip(*cores, strict=True)))
 
 
-def _records(services: Services, count: int, series: int) -> list[Sent]:
-    """So many updates, as a producer of ours puts them on the tape."""
-    catalogue = services.topics("scale")
-    say(f"scale: encoding {count:,} events of {series:,} series")
-    first_close = datetime.now(UTC) - timedelta(minutes=30)
-    put_on_tape(services, catalogue, updates(count, series=series, first_close=first_close, step=timedelta(seconds=1)))
-    topic = catalogue.topic_name(catalogue.by_class(IndicatorUpdate))
-    consumer = Consumer({"bootstrap.servers": services.bootstrap_servers, "group.id": "bench-scale"})
-    found: list[Sent] = []
-    try:
-        consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(PARTITIONS)])
-        _await(f"{count:,} records are read", lambda: _read(consumer, found) >= count)
-    finally:
-        consumer.close()
-    # In the order of emission among the partitions too: it was read partition by partition.
-    return sorted(found, key=lambda one: one.timestamp_ms)
-
-
-def _read(consumer: Consumer, found: list[Sent]) -> int:
-    for message in consumer.consume(10_000, 0.1):
-        partition, key, value = message.partition(), message.key(), message.value()
-        assert partition is not None
-        assert isinstance(key, bytes)
-        assert isinstance(value, bytes)
-        found.append(Sent(partition, key, value, message.timestamp()[1]))
-    return len(found)
-
-
 def _run(services: Services, work: Work, records: Sequence[Sent], count: int, report: Report) -> Run:
-    catalogue, dsn = services.topics("scale"), services.database("scale")
+    ground = Ground(services, services.topics("scale"), services.database("scale"))
     services.empty_redis().close()
-    ports = [any_free() for _ in range(count)]
+    ports, expected = [any_free() for _ in range(count)], work.expected(records)
     with ExitStack() as stack:
-        workers = [
-            stack.enter_context(services.workers("scale", catalogue, dsn, {"TRADETAPE_HTTP_PORT": str(port)}))
-            for port in ports
-        ]
-        words = ("work", *work.words, "--group", f"{catalogue.prefix}scale")
+        workers = [stack.enter_context(_workers(ground, port)) for port in ports]
+        words = ("work", *work.words, "--group", f"{ground.catalogue.prefix}scale")
         started = [one.start(f"{work.words[0]}-{number}", *words) for number, one in enumerate(workers)]
         _await("the workers are ready", lambda: _all_live(started) and all(ask(port)[0] for port in ports))
         cores, began = Cores(started), time.perf_counter()
-        _send(services, catalogue, records)
+        _send(ground, records)
         _await("all is processed", lambda: _all_live(started) and sum(map(_processed, ports)) >= len(records))
+        if work.is_done_later:
+            _await("all is done", lambda: _all_live(started) and work.found(ground) >= expected)
         took_s = time.perf_counter() - began
         used, shares = cores.used(took_s), [_processed(port) for port in ports]
-    _check(services, work, dsn, records, report)
+    if (found := work.found(ground)) != expected:
+        report.at_least(f"{work.name}: of what was expected", found / expected, 1, must_hold=True)
     return Run(len(records) / took_s, used, max(shares) / sum(shares))
 
 
-def _send(services: Services, catalogue: Catalogue, records: Sequence[Sent]) -> None:
-    topic = catalogue.topic_name(catalogue.by_class(IndicatorUpdate))
+def _workers(ground: Ground, port: int) -> Workers:
+    more = {f"{PREFIX}HTTP_PORT": str(port), f"{PREFIX}RUN_MODE": RUN_MODE.value, "PYTHONPATH": str(ROOT)}
+    return ground.services.workers("scale", ground.catalogue, ground.dsn, more)
+
+
+def _send(ground: Ground, records: Sequence[Sent]) -> None:
+    catalogue = ground.catalogue
+    topics = {one.record: catalogue.topic_name(one) for one in catalogue}
     producer = Producer({
-        "bootstrap.servers": services.bootstrap_servers, "compression.type": "lz4", "enable.idempotence": True,
-        "max.in.flight": 1, "queue.buffering.max.messages": 2 * len(records), "linger.ms": 5,
+        "bootstrap.servers": ground.services.bootstrap_servers, "compression.type": "lz4", "enable.idempotence": True,
+        "partitioner": "murmur2_random", "max.in.flight": 1, "queue.buffering.max.messages": 2 * len(records),
+        "linger.ms": 5,
     })  # fmt: skip
     for one in records:
-        producer.produce(topic, one.value, one.key, partition=one.partition, timestamp=one.timestamp_ms)
+        producer.produce(topics[one.record], one.value, one.key, timestamp=one.timestamp_ms)
     if producer.flush(DEADLINE_S):
         raise BenchFailed("not all records were acknowledged")
 
@@ -190,17 +146,3 @@ def _await(what: str, holds: Callable[[], bool]) -> None:
         if time.monotonic() > deadline:
             raise BenchFailed(f"not within {DEADLINE_S:.0f} s: {what}")
         time.sleep(ASK_INTERVAL_S)
-
-
-def _check(services: Services, work: Work, dsn: str, records: Sequence[Sent], report: Report) -> None:
-    """Each record is a row, or each series a hash; else nothing was measured."""
-    if work.words[0] == "history":
-        with psycopg.connect(dsn) as connection:
-            row = connection.execute("SELECT count(*) FROM tradetape.indicator_updates").fetchone()
-        stored, expected = row[0] if row else 0, len(records)
-    else:
-        with services.redis_client() as client:
-            stored = sum(1 for _ in client.scan_iter(match="tradetape:1:indicators:*", count=1_000))
-        expected = len({one.key for one in records})
-    if stored != expected:
-        report.at_least(f"{work.name}: rows or hashes over those expected", stored / expected, 1, must_hold=True)

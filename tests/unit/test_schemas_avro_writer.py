@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from avro_records import LONGS, PARSED, PLAIN, SCHEMAS, by_fastavro
 from tradetape.schemas import CatalogueError, generated
-from tradetape.schemas.avro_writer import Writer, compile_writer
+from tradetape.schemas.avro_writer import Writer, compile_writer, record_source
 from tradetape.schemas.remembered import Remembered
 
 REPEATED = (
@@ -34,6 +34,21 @@ WRITERS = {record: compile_writer(one, head=b"\0head", repeated=REPEATED) for re
 def test_any_record_is_written_as_fastavro_writes_it(record: str, data: st.DataObject) -> None:
     plain = data.draw(PLAIN[record])
     assert WRITERS[record](plain) == b"\0head" + by_fastavro(PARSED[record], plain)
+
+
+@pytest.mark.parametrize("echo", ["the same", "other", "the"])
+def test_a_field_that_echoes_another_is_written_as_what_it_holds(echo: str) -> None:
+    schema = {"type": "record", "name": "Two", "fields": [{"name": name, "type": "string"} for name in ("id", "again")]}
+    source = record_source(schema, echoes={"id": "again"})
+    write = generated.function(
+        "write",
+        [*source.lines, "def write(id_, again_):", f"    return {source.expression}"],
+        source.names,
+        about="Two",
+    )
+    same = "the same"
+    plain = {"id": same, "again": same if echo == same else echo}
+    assert write(plain["id"], plain["again"]) == by_fastavro(fastavro.parse_schema(schema), plain)
 
 
 def of_one(kind: Any) -> tuple[Writer, Any]:

@@ -73,6 +73,8 @@ class Market:
         """What decisions took along, and of it what arrived by itself."""
         self._arrived: set[str] = set()
         self._handed_over = 0
+        self._room = 0
+        """How many the client takes without being asked; none while it is given nothing."""
         self._failed = 0
         self._offered = 0
         self._served_at = 0
@@ -92,7 +94,7 @@ class Market:
             self._underway[update.event_id] = update
             if len(self._underway) > RECENT_EVENTS:
                 self._underway = _newer_half(self._underway)
-            if not self._buffer and self._has_turn() and self._hand_over(update):
+            if self._buffer.bytes == 0 and (self._room > 0 or self._finds_room()) and self._hand_over(update):
                 return True
             for dropped in self._buffer.put(update):
                 self._drop(dropped, "overflow")
@@ -101,7 +103,7 @@ class Market:
     def serve(self) -> None:
         """Take what the client has to report, if it is time for that. For whoever emits, outside of its own lock."""
         self._offered += 1
-        if self._offered - self._served_at >= SERVED_EVERY and self.client.unreported() <= SERVED_AT_MOST:
+        if self._offered % SERVED_EVERY == 0 and self.client.unreported() <= SERVED_AT_MOST:
             self._served_at = self._offered
             # A client that is beyond use says so again to the next that it is given.
             with contextlib.suppress(KafkaException):
@@ -114,7 +116,7 @@ class Market:
                 return Fate.ARRIVED
             if event_id in self._lost or event_id not in self._underway:
                 return Fate.LOST
-            self._is_settling = True
+            self._is_settling, self._room = True, 0
             return Fate.UNDERWAY
 
     def take_along(self, event_ids: Iterable[str]) -> list[Update]:
@@ -215,12 +217,15 @@ class Market:
     def _empty_a_slice(self) -> None:
         for _ in range(SLICE_RECORDS):
             first = self._buffer.first()
-            if first is None or not self._has_turn() or not self._hand_over(first):
+            if first is None or not (self._room > 0 or self._finds_room()) or not self._hand_over(first):
                 return
             self._buffer.pop_first()
 
-    def _has_turn(self) -> bool:
-        return not (self._is_settling or self._is_broken) and self.client.unreported() < CLIENT_RECORDS
+    def _finds_room(self) -> bool:
+        if self._is_settling or self._is_broken:
+            return False
+        self._room = CLIENT_RECORDS - self.client.unreported()
+        return self._room > 0
 
     def _hand_over(self, update: Update) -> bool:
         """Give it to the client, or to nobody where its topic takes none; False when it has to wait."""
@@ -237,9 +242,10 @@ class Market:
                 return True
             # Not here: giving a client up takes time, and this may be the thread of whoever emits.
             logger.warning("CLIENT [%s; going on with another one]", error.args[0].str())
-            self._is_broken = True
+            self._is_broken, self._room = True, 0
             return False
         self._handed_over += 1
+        self._room -= 1
         return True
 
     def failed(self, update: Update, error: KafkaError) -> None:

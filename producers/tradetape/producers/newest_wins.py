@@ -30,6 +30,7 @@ class NewestWins:
 
     def __init__(self, *, max_events: int, max_bytes: int) -> None:
         self.bytes = 0
+        """What the queue takes in memory, about: 0 only when it is empty."""
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._number = 0

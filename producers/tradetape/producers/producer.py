@@ -12,11 +12,11 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Literal, NamedTuple, Self, TypeVar
 
 import msgspec
 
@@ -31,7 +31,7 @@ from tradetape.producers.outbox.pump import Pump
 from tradetape.producers.outbox.store import Durability, OutboxStore, Waiting, folder_name
 from tradetape.producers.roster import ROSTER
 from tradetape.producers.settings import Settings, load
-from tradetape.schemas import CATALOGUE, Catalogue, Codec, Delivery, Event, RunMode
+from tradetape.schemas import CATALOGUE, Catalogue, Codec, Delivery, Event, EventType, RunMode
 from tradetape.schemas.stamping import Stamper, wall_clock_us
 
 logger = logging.getLogger("tradetape.producers")
@@ -83,6 +83,19 @@ def default_outbox_dir() -> Path:
     return platformdirs.user_state_path("tradetape") / "outbox"
 
 
+class _Route(NamedTuple):
+    """Where the events of one type go."""
+
+    topic: str
+    is_market: bool
+    series_of: Callable[[Event], Hashable]
+
+
+def _route(event_type: EventType, topic: str) -> _Route:
+    series_of = attrgetter(*(event_type.series_key or ("event_id",)))
+    return _Route(topic, event_type.delivery is Delivery.MARKET, series_of)
+
+
 class Producer:
     """Emits events onto the tape. Thread-safe; callable from asyncio code as it is.
 
@@ -124,10 +137,8 @@ class Producer:
         self.catalogue = catalogue
         self.source = source
         self._stamper = Stamper(codec=codec or Codec(catalogue), source=source, run_mode=run_mode, clock=clock)
-        self._overflow = overflow
         self._clock = clock
-        self._topics = {one: catalogue.topic_name(one) for one in catalogue}
-        self._series = {one: attrgetter(*(one.series_key or ("event_id",))) for one in catalogue}
+        self._routes = {one: _route(one, catalogue.topic_name(one)) for one in catalogue}
         self._emitted = 0
         self._lock = threading.Lock()
         self._forked = False
@@ -140,6 +151,7 @@ class Producer:
         try:
             self._hooks = Hooks(on_delivery=on_delivery, on_drop=on_drop)
             self._market = Market(kafka, max_events=buffer_events, max_bytes=buffer_bytes, on_drop=self._dropped)
+            self._offer: Callable[[Update], object] = self._market.offer if overflow == "drop" else self._offer_or_wait
             self._pump = Pump(self._outbox, kafka, fate_of=self._market.fate_of, on_arrival=self._hooks.delivered)
         except BaseException:
             self._outbox.close()
@@ -189,19 +201,19 @@ class Producer:
             if self._closing:
                 raise ProducerClosed(str(ProducerClosed.__doc__))
             event_type, stamped, payload, emitted_at_us = self._stamper.stamp(event)
-            topic, key = self._topics[event_type], f"{stamped.venue}:{stamped.symbol}".encode()
-            event_id, timestamp_ms = stamped.event_id, emitted_at_us // 1_000
+            topic, is_market, series_of = self._routes[event_type]
+            key, timestamp_ms = f"{stamped.venue}:{stamped.symbol}".encode(), emitted_at_us // 1_000
+            event_id = stamped.event_id
             assert event_id is not None
-            if event_type.delivery is Delivery.MARKET:
-                series = (topic, self._series[event_type](stamped))
-                self._offer(Update(topic, series, event_id, key, payload, timestamp_ms))
+            if is_market:
+                self._offer(Update(topic, (topic, series_of(stamped)), event_id, key, payload, timestamp_ms))
             else:
                 decision = Waiting(topic, event_id, key, payload, timestamp_ms)
                 self._keep(decision, getattr(stamped, "input_event_ids", ()))
                 self._pump.wake()
             self._stamper.keep()
             self._emitted += 1
-        if event_type.delivery is Delivery.MARKET:
+        if is_market:
             self._market.serve()
         return stamped  # type: ignore[return-value]  # the stamper keeps the event's class
 
@@ -287,10 +299,7 @@ class Producer:
             ),
         )
 
-    def _offer(self, update: Update) -> None:
-        if self._overflow == "drop":
-            self._market.offer(update)
-            return
+    def _offer_or_wait(self, update: Update) -> None:
         deadline = time.monotonic() + WAIT_LIMIT_S
         while not self._market.offer(update, may_drop=False):
             if time.monotonic() > deadline or self._closing:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tradetape.schemas import generated
@@ -33,14 +34,21 @@ class RecordSource(NamedTuple):
     names: dict[str, object]
 
 
-def record_source(schema: Schema, *, head: bytes = b"", repeated: Collection[str] = ()) -> RecordSource:
+def record_source(
+    schema: Schema,
+    *,
+    head: bytes = b"",
+    repeated: Collection[str] = (),
+    echoes: Mapping[str, str] = MappingProxyType({}),
+) -> RecordSource:
     """What gives a record's bytes behind `head`.
 
-    `repeated` names fields that have the same few values again and again: their bytes are remembered. Raises
-    CatalogueError for a type that no event has.
+    `repeated` names fields that have the same few values again and again: their bytes are remembered. `echoes` gives
+    for a field a later one of the same type that often holds the very same object. Raises CatalogueError for a type that
+    no event has.
     """
     source = _Source(repeated)
-    pieces = source.body(schema)
+    pieces = source.body(schema, echoes)
     texts, longs = (Remembered(bytes_of, limit=_REMEMBERED_VALUES) for bytes_of in (_text, _long))
     names = {**_NAMES, **source.names, "HEAD": head, "texts": texts, "longs": longs}
     return RecordSource(source.lines, f"b''.join((HEAD, {pieces}))", names)
@@ -70,10 +78,14 @@ class _Source:
         self._repeated = repeated
         self._named: dict[str, Schema] = {}
 
-    def body(self, schema: Schema) -> str:
+    def body(self, schema: Schema, echoes: Mapping[str, str] = MappingProxyType({})) -> str:
         """The pieces of a record."""
         self._named[schema["name"]] = schema
-        return "".join(f"\n        {self._field(one)}," for one in schema["fields"]) + "\n    "
+        pieces = {field["name"]: self._field(field) for field in schema["fields"]}
+        for first, echo in echoes.items():
+            raw, is_same = f"raw_{first}", f"{variable(echo)} is {variable(first)}"
+            pieces[first], pieces[echo] = f"({raw} := {pieces[first]})", f"({raw} if {is_same} else {pieces[echo]})"
+        return "".join(f"\n        {piece}," for piece in pieces.values()) + "\n    "
 
     def _field(self, field: Mapping[str, Any]) -> str:
         simple = _REPEATED if field["name"] in self._repeated else _SIMPLE
@@ -97,7 +109,7 @@ class _Source:
 
     def _map(self, values: Any, value: str) -> str:
         if values == "double":
-            return f"doubles({value})"
+            return f"layouts[tuple({value})]({value}.values())"
         items = f"b''.join([text(key) + {self.expression(values, 'item', _SIMPLE)} for key, item in {value}.items()])"
         return f"(LENGTHS[len({value})] + {items} + b'\\0' if {value} else b'\\0')"
 
@@ -128,26 +140,19 @@ _REPEATED = {**_SIMPLE, "string": "texts[{value}]", "long": "longs[{value}]"}
 
 
 def _long(value: int) -> bytes:
-    """An integer as Avro has it: zig-zag, then 7 bits in each byte, the lowest first. An instant has 8 of them."""
-    rest = value << 1 if value >= 0 else ~(value << 1)
-    if rest < 1 << 28:
-        return _unsigned(rest)
-    # Its upper half changes every two minutes where it is an instant.
-    pairs = rest & 0x3FFF | (rest & 0xFFFC000) << 2
-    low = (pairs & 0x7F007F | (pairs & 0x3F803F80) << 1 | 0x80808080).to_bytes(4, "little")
-    high: bytes = _UPPER_HALVES[rest >> 28]
-    return low + high
+    """An integer as Avro has it: zig-zag, then 7 bits in each byte, the lowest first."""
+    return _unsigned(value << 1 if value >= 0 else ~(value << 1))
 
 
 def _unsigned(rest: int) -> bytes:
     if rest < 0x80:
         return _BYTES[rest]
-    out = bytearray()
-    while rest >= 0x80:
-        out.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    out.append(rest)
-    return bytes(out)
+    pair = rest & 0x7F | (rest & 0x3F80) << 1
+    if rest < 1 << 14:
+        return (pair | 0x80).to_bytes(2, "little")
+    # What lies above is remembered: the time it is now has another every 8 ms, the number of an event every 8,192.
+    upper: bytes = _UPPER[rest >> 14]
+    return (pair | 0x8080).to_bytes(2, "little") + upper
 
 
 def _text(value: str) -> bytes:
@@ -156,22 +161,16 @@ def _text(value: str) -> bytes:
     return length + raw
 
 
-def _doubles(values: Mapping[str, float]) -> bytes:
-    """A map of doubles, packed in one step: a bot gives the same names with every update."""
-    if not values:
-        return b"\0"
-    packed: bytes = _LAYOUTS[tuple(values)](values.values())
-    return packed
-
-
 def _layout(names: tuple[str, ...]) -> Callable[[Iterable[float]], bytes]:
-    """What packs a map of these names."""
+    """What packs a map of doubles of these names in one step: a bot gives the same names with every update."""
+    if not names:
+        return lambda _: b"\0"
     first, *others = [_text(name) for name in names]
     return doubles_between([_LENGTHS[len(names)] + first, *others], b"\0", order="<")
 
 
 _BYTES = [bytes((value,)) for value in range(0x80)]
 _LENGTHS = Remembered(_long, limit=1_024)
-_UPPER_HALVES = Remembered(_unsigned, limit=1_024)
+_UPPER = Remembered(_unsigned, limit=1_024)
 _LAYOUTS = Remembered(_layout, limit=_REMEMBERED_LAYOUTS)
-_NAMES = {"LENGTHS": _LENGTHS, "long": _long, "double": struct.Struct("<d").pack, "text": _text, "doubles": _doubles}
+_NAMES = {"LENGTHS": _LENGTHS, "long": _long, "double": struct.Struct("<d").pack, "text": _text, "layouts": _LAYOUTS}

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _FRAME = struct.Struct(">bI")
 _UUID_LENGTH = 36
+_ECHOES = {"event_id": "correlation_id"}
+"""An event that begins a chain is its correlation."""
 _OF_ONE_RUN = ("producer", "producer_run_id", "venue", "symbol")
 """Fields that one process writes again and again with the same values, besides those of a series."""
 
@@ -107,7 +109,8 @@ class Codec:
 
     def writing(self, event_type: EventType) -> RecordSource:
         """What `encode` does, but for its check, as text: for a function that makes the plain fields itself."""
-        return record_source(event_type.schema, head=self._frames[event_type.record], repeated=_repeated(event_type))
+        head, repeated = self._frames[event_type.record], _repeated(event_type)
+        return record_source(event_type.schema, head=head, repeated=repeated, echoes=_ECHOES)
 
     def _new_writer(self, event_type: EventType) -> Writer:
         head, repeated = self._frames[event_type.record], _repeated(event_type)

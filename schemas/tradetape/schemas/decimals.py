@@ -15,7 +15,7 @@ _UNIT = 10**SCALE
 _LIMIT = 10**PRECISION
 _EXACT = Context(prec=2 * PRECISION)
 """So wide that nothing in it is rounded."""
-_MISSING = [10 ** (SCALE - places) for places in range(SCALE + 1)]
+_MISSING: list[int] = [10 ** (SCALE - places) for places in range(SCALE + 1)]
 """What the digits of a text lack to scale 18, by its places after the point."""
 
 
@@ -24,16 +24,22 @@ def from_user(value: object) -> Decimal:
 
     Raises ValueError with the broken rule as its text.
     """
-    if isinstance(value, bool):
-        raise ValueError("must be a number, not a boolean")
-    if isinstance(value, float):
-        value = float.__repr__(value)
-    if not isinstance(value, (str, Decimal, int)):
-        raise ValueError(f"must be a Decimal, int, str or float, not {type(value).__name__}")
+    if type(value) is not str:
+        value = _number_or_text(value)
     try:
         return Decimal(value)
     except ArithmeticError:
         raise ValueError('must be a decimal number such as "64123.10"') from None
+
+
+def _number_or_text(value: object) -> Decimal | int | str:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not a boolean")
+    if isinstance(value, float):
+        return float.__repr__(value)
+    if not isinstance(value, (str, Decimal, int)):
+        raise ValueError(f"must be a Decimal, int, str or float, not {type(value).__name__}")
+    return value
 
 
 def encode(value: Decimal) -> bytes:
@@ -43,9 +49,9 @@ def encode(value: Decimal) -> bytes:
         unscaled = int(whole + fraction) * _MISSING[len(fraction)]
     except (ValueError, IndexError):
         return _encode_digits(value)
-    if -_LIMIT < unscaled < _LIMIT:
-        return _to_bytes(unscaled)
-    return _encode_digits(value)
+    if 0 <= unscaled < _LIMIT:
+        return unscaled.to_bytes(unscaled.bit_length() // 8 + 1, "big")
+    return _to_bytes(unscaled) if -_LIMIT < unscaled < 0 else _encode_digits(value)
 
 
 def _encode_digits(value: Decimal) -> bytes:

@@ -58,6 +58,8 @@ class Converter(NamedTuple):
     restore: Callable[[Plain], Typed]
     """The typed form of what was read from the tape."""
     shortcut: Shortcut | None = None
+    accept_given: Callable[[Any], tuple[Typed, Plain]] | None = None
+    """Where None is taken too: `accept` for all else."""
 
 
 class FieldPlan(NamedTuple):
@@ -238,6 +240,7 @@ def nullable(inner: Converter) -> Converter:
         lambda value: (None, None) if value is None else accept(value),
         lambda plain: None if plain is None else restore(plain),
         inner.shortcut,
+        accept,
     )
 
 

@@ -33,7 +33,9 @@ def intake_source(plans: Sequence[FieldPlan], *, settled: Mapping[str, Any], spa
     names: dict[str, object] = {"put": force_setattr, "refused_at": refused_at}
     lines = ["field = ''", "try:"]
     for plan in plans:
-        names[f"accept_{plan.name}"] = plan.converter.accept
+        # The default None has been asked for before.
+        is_given = plan.default is None and plan.name in settled and plan.converter.accept_given
+        names[f"accept_{plan.name}"] = is_given or plan.converter.accept
         if plan.converter.shortcut is not None:
             names.update(plan.converter.shortcut.names)
         default = None

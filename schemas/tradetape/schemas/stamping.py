@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from datetime import timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -115,7 +115,8 @@ class Stamper:
             "producer_run_id_ = RUN_ID",
             *_ids(event_type),
             "emitted_at_, producer_seq_ = now_us, number",
-            "put(event, 'emitted_at', EPOCH + timedelta(0, 0, now_us))",
+            # To the microsecond until 2242, and in half of the time that a timedelta takes.
+            "put(event, 'emitted_at', instant(now_us / 1_000_000, UTC))",
             *_put(("producer", "producer_run_id", "producer_seq")),
             f"payload = {writing.expression}",
             "if len(payload) > MAX_EVENT_BYTES:",
@@ -215,8 +216,8 @@ _NAMES = {
     **identity.KEY_NAMES,
     "copy": Event.__copy__,  # type: ignore[attr-defined]  # msgspec's own, which copy.copy would look up each time
     "put": force_setattr,
-    "EPOCH": times.EPOCH,
-    "timedelta": timedelta,
+    "instant": datetime.fromtimestamp,
+    "UTC": UTC,
     "EARLIEST_US": times.EARLIEST_US,
     "FORWARD_US": _FORWARD_US,
     "MAX_EVENT_BYTES": MAX_EVENT_BYTES,
