@@ -34,7 +34,7 @@ from tradetape.producers.settings import PREFIX
 SYMBOLS, QUICK_SYMBOLS = 4_000, 400
 OWED = 1.5
 DEADLINE_S = 180.0
-ASK_INTERVAL_S = 0.02
+ASK_INTERVAL_S, COUNT_INTERVAL_S = 0.02, 0.1
 ROOT = Path(__file__).resolve().parents[1]
 PROCESSED = b"tradetape_events_processed_total{"
 
@@ -101,7 +101,7 @@ def _run(services: Services, work: Work, records: Sequence[Sent], count: int, re
         _send(ground, records)
         _await("all is processed", lambda: _all_live(started) and sum(map(_processed, ports)) >= len(records))
         if work.is_done_later:
-            _await("all is done", lambda: _all_live(started) and work.found(ground) >= expected)
+            _await("all is done", lambda: _all_live(started) and work.found(ground) >= expected, COUNT_INTERVAL_S)
         took_s = time.perf_counter() - began
         used, shares = cores.used(took_s), [_processed(port) for port in ports]
     if (found := work.found(ground)) != expected:
@@ -140,9 +140,9 @@ def _all_live(workers: Sequence[Worker]) -> bool:
     return True
 
 
-def _await(what: str, holds: Callable[[], bool]) -> None:
+def _await(what: str, holds: Callable[[], bool], interval_s: float = ASK_INTERVAL_S) -> None:
     deadline = time.monotonic() + DEADLINE_S
     while not holds():
         if time.monotonic() > deadline:
             raise BenchFailed(f"not within {DEADLINE_S:.0f} s: {what}")
-        time.sleep(ASK_INTERVAL_S)
+        time.sleep(interval_s)

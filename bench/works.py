@@ -129,7 +129,7 @@ def _rows(ground: Ground) -> int:
 
 
 def _acknowledged(ground: Ground) -> int:
-    return _counted(ground, "SELECT count(*) FROM tradetape.dispatch_intents WHERE outcome = 'ACKNOWLEDGED'")
+    return _counted(ground, "SELECT count(*) FROM tradetape.dispatch_intents WHERE outcome = 'ACKED'")
 
 
 def _counted(ground: Ground, statement: str) -> int:
