@@ -23,7 +23,7 @@ from bench.statements import statement
 from bench.timing import NS_PER_MS, Percentiles
 from bench.visible import Awaited, Probe, Visibility
 from tradetape.producers import Producer
-from tradetape.producers.client import DEFAULTS
+from tradetape.producers.market import LINGER_MS
 from tradetape.schemas import Catalogue, IndicatorUpdate, RunMode
 from tradetape.schemas.times import from_datetime
 from tradetape.streams.state.keys import Keys
@@ -31,7 +31,6 @@ from tradetape.streams.state.keys import Keys
 RATE_PER_S = 500
 WINDOW_S, QUICK_WINDOW_S = 6.0, 3.0
 WARM_UP_S = 1.0
-LINGER_MS = int(DEFAULTS["linger.ms"])
 STOP_TIMEOUT_S = 10.0
 ROOT = Path(__file__).resolve().parents[1]
 P50_BUDGET_MS, P99_BUDGET_MS = 3.0, 15.0

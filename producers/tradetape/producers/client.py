@@ -28,8 +28,6 @@ FIXED = {
 UNTIMED = {"message.timeout.ms": 0}
 DEFAULTS: Mapping[str, Any] = {
     "compression.type": "lz4",
-    # A bot's events are few, and 5 ms would be most of their way to Redis; under load batches fill up by themselves.
-    "linger.ms": 1,
     "queue.buffering.max.messages": 40_000,
     "queue.buffering.max.kbytes": 65_536,
     "socket.keepalive.enable": True,
@@ -41,9 +39,10 @@ DEFAULTS: Mapping[str, Any] = {
 class Client:
     """One librdkafka producer. Each record brings its own report, called from `poll`; `only_failures` spares the others."""
 
-    def __init__(self, name: str, settings: KafkaSettings, *, only_failures: bool) -> None:
-        """Raises SettingsError."""
-        config = settings.client_config({**DEFAULTS, "client.id": f"tradetape-{name}"}, fixed={**FIXED, **UNTIMED})
+    def __init__(self, name: str, settings: KafkaSettings, *, only_failures: bool, linger_ms: int) -> None:
+        """`linger_ms` is how long a record waits for others; under load batches fill up by themselves. Raises SettingsError."""
+        defaults = {**DEFAULTS, "linger.ms": linger_ms, "client.id": f"tradetape-{name}"}
+        config = settings.client_config(defaults, fixed={**FIXED, **UNTIMED})
         if str(config["queue.buffering.max.messages"]) == "0":
             raise SettingsError(f"{kafka_variable('queue.buffering.max.messages')} must be a limit: 1 or more")
         config |= {

@@ -31,6 +31,8 @@ RECENT_EVENTS = 8_192
 """How many updates back, at least half of it, a decision may name its inputs and have them taken along."""
 SLICE_RECORDS = 25
 """How many are handed over before whoever emits gets a turn."""
+LINGER_MS = 1
+"""A bot's events are few, and 5 ms would be most of their way to Redis."""
 POLL_S = 0.02
 BUSY_POLL_S = 0.001
 SERVED_EVERY = 16
@@ -276,7 +278,7 @@ class Market:
                     self._drop(update, "overflow")
 
     def _connect(self) -> Client:
-        return Client("market", self._settings, only_failures=True)
+        return Client("market", self._settings, only_failures=True, linger_ms=LINGER_MS)
 
 
 class _Underway(msgspec.Struct, frozen=True, gc=False):

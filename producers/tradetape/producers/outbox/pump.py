@@ -235,4 +235,5 @@ class Pump:
         self._client = self._connect()
 
     def _connect(self) -> Client:
-        return Client("decision", self._settings, only_failures=False)
+        # A decision waits for nobody: its trade is all the later for it.
+        return Client("decision", self._settings, only_failures=False, linger_ms=0)

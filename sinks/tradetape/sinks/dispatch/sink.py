@@ -155,7 +155,10 @@ class DispatchSink:
             self._executor.released(list(numbers))
 
     def process(self, batch: Sequence[Record]) -> None:
-        """Put the orders of the batch into their lanes. Raises ExecutorBusy while these are full, DeadLettersRefused."""
+        """Put the orders of the batch into their lanes. Raises ExecutorBusy while these are full, DeadLettersRefused.
+
+        The offsets wait for the next tick: moving them takes the session that an order needs for its intent.
+        """
         self._check()
         for record in batch:
             window = self._windows.get(record.partition)
@@ -165,7 +168,6 @@ class DispatchSink:
                 raise ExecutorBusy(f"{self._max_in_flight} orders wait for {self._executor.name}")
             self._accept(record, window)
         self._bury()
-        self._settle()
 
     def _accept(self, record: Record, window: OffsetWindow) -> None:
         """Into the lanes with it."""

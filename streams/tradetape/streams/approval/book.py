@@ -58,6 +58,11 @@ def _opening(last: Last) -> tuple[bool, datetime | None, str]:
 NOTHING = Last()
 
 
+def ends_a_leg(dispatch: TradeDispatch) -> bool:
+    """Whether it changes the book of whoever is told of it: most only say how an order gets on."""
+    return dispatch.outcome == DispatchOutcome.EXPIRED
+
+
 class Book:
     """The book of one account, with those symbols that are needed; what has changed is told apart.
 
@@ -125,7 +130,7 @@ class Book:
 
         A refused or doubtful leg is not: it may be tried again, and only its close says that it was not.
         """
-        if dispatch.outcome == DispatchOutcome.EXPIRED:
+        if ends_a_leg(dispatch):
             self._expired.setdefault(dispatch.trade_id, set()).add(dispatch.leg_index)
             if (trade := self.trades.get(dispatch.trade_id)) is not None:
                 self._open(dispatch.trade_id, trade)

@@ -67,6 +67,7 @@ class Memory:
         self._account = account
         self._hashes = [keys.approval(account, part) for part in ("account", "open", "last")]
         self._recall = _script(client, "recall.lua")
+        self._mark = _script(client, "mark.lua")
         self._remember = _script(client, "remember.lua")
 
     @classmethod
@@ -85,7 +86,7 @@ class Memory:
             run_id, marker, age_ms, trades, last, found = self._recall(
                 [*self._hashes, *keys], [EXPIRY_MS, TRADE_EXPIRY_MS, *wanted]
             )
-        held_in, generation, version = ((one or b"").decode() for one in marker)
+        generation, version = ((one or b"").decode() for one in marker[1:])
         book = Book(
             {trade_id.decode(): _trade(text) for trade_id, text in _pairs(trades)},
             {name.decode(): _last(text) for name, text in _pairs(last) if text is not None},
@@ -95,8 +96,17 @@ class Memory:
             for signal_id, (decision, trade) in zip(signal_ids, _pairs(found), strict=True)
             if decision is not None
         }
-        is_valid = bool(generation) and held_in == run_id.decode()
+        is_valid = _is_whole(run_id, marker)
         return Recalled(run_id.decode(), is_valid, generation, version, age_ms, book, answers)
+
+    def generation(self) -> str | None:
+        """Which memory is there now, in a small part of the time that it takes to recall it; None while it is not whole.
+
+        Raises StateUnavailable.
+        """
+        with mapped_errors():
+            run_id, marker = self._mark(self._hashes[:1])
+        return marker[1].decode() if _is_whole(run_id, marker) else None
 
     def remember(self, recalled: Recalled, book: Book, answers: Mapping[str, Answer], *, generation: str = "") -> bool:
         """Write what has changed since it was recalled; False where somebody else has written meanwhile, and nothing is.
@@ -172,6 +182,12 @@ class Memory:
 def _script(client: redis.Redis, name: str) -> Any:
     text = resources.files("tradetape.streams.approval").joinpath(name).read_text(encoding="utf-8")
     return client.register_script(text)
+
+
+def _is_whole(run_id: bytes, marker: Sequence[bytes | None]) -> bool:
+    """`marker` is in whose run it was written, its generation, and its version."""
+    held_in, generation, *_ = marker
+    return bool(generation) and held_in == run_id
 
 
 def _changes(changed: Iterable[str], values: Mapping[str, OpenTrade] | Mapping[str, Last]) -> bytes:

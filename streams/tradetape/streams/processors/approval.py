@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from tradetape.schemas import Codec, DecodeError, RunMode, TradeClosed, TradeDispatch, TradeSignal, times
 from tradetape.schemas.stamping import wall_clock_us
-from tradetape.streams.approval.book import series_of
+from tradetape.streams.approval.book import ends_a_leg, series_of
 from tradetape.streams.approval.memory import EXPIRY_MS, Answer, Memory, Recalled
 from tradetape.streams.approval.policy import Policy
 from tradetape.streams.approval.round import Round
@@ -117,8 +117,7 @@ class Approval:
             self._effects.send([one.decision for signal_id, one in self._said.items() if signal_id not in sent])
             sent.update(self._said)
             # Step 4: whether they stand, and the memory holds them. One that is lost is made anew from the tape.
-            marker = self._memory.recall(())
-            is_there = marker.is_valid and marker.generation == self._generation
+            is_there = self._memory.generation() == self._generation
             if not self._overruled(signals, is_there=is_there) and is_there:
                 break
         # Step 5: their trades.
@@ -181,7 +180,7 @@ class Approval:
                 self.results["replayed"] += 1
             elif event.run_mode != self._run_mode:
                 self.results["other_mode"] += 1
-            else:
+            elif not isinstance(event, TradeDispatch) or ends_a_leg(event):
                 assert isinstance(event, _READ)
                 items.append(Item(record, event))
         return items, undecodable
