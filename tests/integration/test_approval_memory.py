@@ -10,7 +10,7 @@ import pytest
 from approval_rig import AT, ONE_PER_SYMBOL, ApprovalRig, closed, dispatched, signal
 from tradetape.schemas import DispatchOutcome, Event, Leg, SignalDecision
 from tradetape.schemas.stamping import wall_clock_us
-from tradetape.streams.approval.memory import Memory
+from tradetape.streams.approval.memory import Memory, Recalled
 from tradetape.streams.approval.policy import Limits, Policy
 from tradetape.streams.effects import Effects, Output
 from tradetape.streams.errors import EffectsRefused, StillReading
@@ -138,6 +138,27 @@ def test_the_rebuilt_memory_is_the_one_that_was_lost(rig: ApprovalRig) -> None:
     again = rig.worker(ONE_PER_SYMBOL)
     again.process([rig.record(closed(trades["COIN1USDT"]))])
     assert rig.remembered() == before
+
+
+def test_how_an_order_gets_on_is_no_reason_to_look_at_the_memory(
+    rig: ApprovalRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = rig.worker()
+    worker.process([rig.record(signal())])
+    (trade,) = rig.trades()
+    looks: list[object] = []
+    recall = Memory.recall
+
+    def counted(self: Memory, *arguments: Any) -> Recalled:
+        looks.append(arguments)
+        return recall(self, *arguments)
+
+    monkeypatch.setattr(Memory, "recall", counted)
+    for outcome in (DispatchOutcome.INTENDED, DispatchOutcome.ACKED, DispatchOutcome.REJECTED):
+        worker.process([rig.record(dispatched(trade, outcome))])
+    assert not looks
+    worker.process([rig.record(dispatched(trade, DispatchOutcome.EXPIRED))])
+    assert len(looks) == 1
 
 
 def test_a_long_tape_is_read_in_turns_and_what_was_read_is_kept(rig: ApprovalRig) -> None:

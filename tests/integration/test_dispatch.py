@@ -24,6 +24,7 @@ from tradetape.sinks.dispatch.telling import Telling
 from tradetape.sinks.errors import ExecutorUnusable
 from tradetape.streams.effects import KafkaEffects
 from tradetape.streams.errors import EffectsRefused
+from tradetape.streams.topic_reader import TopicReader
 from waiting import eventually
 
 
@@ -100,6 +101,21 @@ def test_a_trade_that_was_replayed_onto_the_topic_is_not_dispatched(rig: Dispatc
 def test_live_trades_are_not_filled_on_paper(rig: DispatchRig) -> None:
     with pytest.raises(UsageError, match="LIVE"):
         rig.sink_by("--executor", "paper", run_mode="LIVE")
+
+
+def test_the_offsets_leave_the_session_to_the_order_at_hand_and_move_with_the_next_tick(rig: DispatchRig) -> None:
+    rig.emit(trade())
+    topic, sink, reader = rig.topic(Trade), rig.sink_of(Scripted()), TopicReader(rig.kafka)
+    partitions, ends = reader.partitions([topic]), rig.ends(topic)
+    sink.assigned(partitions)
+    sink.process(list(reader.read(reader.begins(partitions), reader.ends(partitions))))
+    eventually("the order is over", lambda: not sink.lanes.in_flight())
+    sink.process([])
+    assert not rig.has_come_to(ends)
+    sink.tick(0)
+    assert rig.has_come_to(ends)
+    sink.close()
+    reader.close()
 
 
 def test_each_leg_is_an_order_of_its_own_under_its_own_key(rig: DispatchRig) -> None:
