@@ -48,6 +48,14 @@ def test_one_of_the_same_series_makes_room_before_another_series_loses_its_newes
     assert drained(buffer) == ["a0", "c0", "b1"]
 
 
+def test_the_same_series_on_another_topic_is_another_one() -> None:
+    buffer = queue(max_events=2)
+    buffer.put(Update("candles", "a", "candle0", b"key", bytes(10), 0))
+    buffer.put(update(0))
+    assert [one.event_id for one in buffer.put(update(1))] == ["a0"]
+    assert drained(buffer) == ["candle0", "a1"]
+
+
 def test_with_more_series_than_room_the_oldest_goes() -> None:
     buffer = queue()
     for series in ("a", "b", "c"):

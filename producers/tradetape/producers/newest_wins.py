@@ -15,7 +15,7 @@ RECORD_OVERHEAD_BYTES = 512
 
 
 class Update(msgspec.Struct, frozen=True, gc=False):
-    """A market update, encoded. `series` says whose successor it is."""
+    """A market update, encoded. `series` says of whom on its topic it is the successor."""
 
     topic: str
     series: Hashable
@@ -35,7 +35,7 @@ class NewestWins:
         self._max_bytes = max_bytes
         self._number = 0
         self._queue: OrderedDict[int, Update] = OrderedDict()
-        self._newest: dict[Hashable, int] = {}
+        self._newest: dict[tuple[str, Hashable], int] = {}
         self._superseded: deque[int] = deque()
 
     def __len__(self) -> int:
@@ -51,10 +51,11 @@ class NewestWins:
         while self._queue and not self.has_room_for(update):
             dropped.append(self._drop_one(update))
         self._number += 1
-        previous = self._newest.get(update.series)
+        series = update.topic, update.series
+        previous = self._newest.get(series)
         if previous is not None:
             self._superseded.append(previous)
-        self._newest[update.series] = self._number
+        self._newest[series] = self._number
         self._queue[self._number] = update
         self.bytes += _size(update)
         if len(self._superseded) > 2 * self._max_events:
@@ -75,13 +76,14 @@ class NewestWins:
             number = self._superseded.popleft()
             if number in self._queue:
                 return self._forget(number, self._queue.pop(number))
-        number = self._newest.get(coming.series) or next(iter(self._queue))
+        number = self._newest.get((coming.topic, coming.series)) or next(iter(self._queue))
         return self._forget(number, self._queue.pop(number))
 
     def _forget(self, number: int, update: Update) -> Update:
         self.bytes -= _size(update)
-        if self._newest.get(update.series) == number:
-            del self._newest[update.series]
+        series = update.topic, update.series
+        if self._newest.get(series) == number:
+            del self._newest[series]
         return update
 
 

@@ -206,7 +206,7 @@ class Producer:
             event_id = stamped.event_id
             assert event_id is not None
             if is_market:
-                self._offer(Update(topic, (topic, series_of(stamped)), event_id, key, payload, timestamp_ms))
+                self._offer(Update(topic, series_of(stamped), event_id, key, payload, timestamp_ms))
             else:
                 decision = Waiting(topic, event_id, key, payload, timestamp_ms)
                 self._keep(decision, getattr(stamped, "input_event_ids", ()))
