@@ -53,7 +53,7 @@ class Work(NamedTuple):
     words: tuple[str, ...]
     records: int
     quick_records: int
-    emit: Callable[[Tape, int, int], None]
+    emit: Callable[[Recording, int, int], None]
     """Emits as many, of so many symbols."""
     found: Callable[[Ground], int]
     """How much has come of the records,"""
@@ -63,7 +63,7 @@ class Work(NamedTuple):
     """Whether a record that counts as processed may still be at work."""
 
 
-class Tape:
+class Recording:
     """Encodes what is emitted, and keeps it."""
 
     def __init__(self) -> None:
@@ -81,30 +81,30 @@ class Tape:
 
 def recorded(work: Work, records: int, symbols: int) -> list[Sent]:
     """As many records for a worker, of so many symbols."""
-    tape = Tape()
-    work.emit(tape, records, symbols)
-    return tape.sent
+    recording = Recording()
+    work.emit(recording, records, symbols)
+    return recording.sent
 
 
-def _bars(tape: Tape, records: int, symbols: int) -> None:
+def _bars(recording: Recording, records: int, symbols: int) -> None:
     first_close = datetime.now(UTC) - timedelta(minutes=30)
     for update in updates(records, series=symbols, first_close=first_close, step=timedelta(seconds=1)):
-        tape.emit(update)
+        recording.emit(update)
 
 
-def _orders(tape: Tape, records: int, symbols: int) -> None:
+def _orders(recording: Recording, records: int, symbols: int) -> None:
     for number in range(records):
-        tape.emit(_trade(number, symbol(number % symbols), Action.ENTER))
+        recording.emit(_trade(number, symbol(number % symbols), Action.ENTER))
 
 
-def _round_trips(tape: Tape, records: int, symbols: int) -> None:
+def _round_trips(recording: Recording, records: int, symbols: int) -> None:
     """Entry, fill, exit, fill; in one position of a symbol after the other."""
     for number in range(records // RECORDS_OF_A_TRIP):
         of = symbol(number % symbols)
-        entry = tape.emit(_trade(number, of, Action.ENTER))
-        tape.emit(_fill(entry, Side.BUY, "100"))
-        leaving = tape.emit(_trade(number, of, Action.EXIT, position_ref=entry.trade_id))
-        tape.emit(_fill(leaving, Side.SELL, "101"))
+        entry = recording.emit(_trade(number, of, Action.ENTER))
+        recording.emit(_fill(entry, Side.BUY, "100"))
+        leaving = recording.emit(_trade(number, of, Action.EXIT, position_ref=entry.trade_id))
+        recording.emit(_fill(leaving, Side.SELL, "101"))
 
 
 def _trade(number: int, of: str, action: Action, **more: Any) -> Trade:
