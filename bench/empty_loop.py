@@ -1,6 +1,8 @@
-"""`python -m bench.empty_loop SECONDS TURN_S CALLS`: a paced loop of calls that do nothing, timed; prints Percentiles as JSON.
+"""`python -m bench.empty_loop SECONDS TURN_S CALLSxNS…`: a paced loop of calls that do nothing, timed.
 
-What the tail of these calls shows is the machine's own: whoever measures beside it subtracts it.
+Each turn has so many calls of each kind, each of which takes so long of a processor; prints the Percentiles of each
+kind as JSON: by how much its calls took longer than that. What their tail shows is the machine's own, and the longer a
+call, the likelier it is to be interrupted: whoever measures beside it subtracts that of a kind of its own length.
 """
 
 from __future__ import annotations
@@ -9,27 +11,46 @@ import json
 import sys
 import time
 from array import array
+from typing import NamedTuple
 
 from bench.timing import percentiles
 
-CALL_NS = 50_000
-"""About as long as a call that is measured beside it."""
+
+class Kind(NamedTuple):
+    """How many calls a turn has of a kind, and how long each takes of a processor."""
+
+    calls: int
+    length_ns: int
+
+    def __str__(self) -> str:
+        return f"{self.calls}x{self.length_ns}"
+
+    @classmethod
+    def read(cls, text: str) -> Kind:
+        """The kind as `str` shows it."""
+        calls, length_ns = map(int, text.split("x"))
+        return cls(calls, length_ns)
 
 
 def main() -> None:
     """Turn after turn, so many calls in each."""
-    seconds, turn_s, calls = float(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
-    clock = time.perf_counter_ns
-    spent = array("q")
+    seconds, turn_s, kinds = float(sys.argv[1]), float(sys.argv[2]), [Kind.read(one) for one in sys.argv[3:]]
+    late = [array("q") for _ in kinds]
     began = time.perf_counter()
     for turn in range(int(seconds / turn_s)):
-        for _ in range(calls):
-            start = clock()
-            while clock() < start + CALL_NS:
-                pass
-            spent.append(clock() - start)
+        for kind, found in zip(kinds, late, strict=True):
+            for _ in range(kind.calls):
+                found.append(_call(kind.length_ns))
         time.sleep(max(began + (turn + 1) * turn_s - time.perf_counter(), 0))
-    print(json.dumps(list(percentiles([one - CALL_NS for one in spent]))))
+    print(json.dumps([percentiles(one) for one in late]))
+
+
+def _call(length_ns: int) -> int:
+    """Compute for so long; how much later than that it was over."""
+    began, used = time.perf_counter_ns(), time.thread_time_ns()
+    while time.thread_time_ns() < used + length_ns:
+        pass
+    return time.perf_counter_ns() - began - length_ns
 
 
 if __name__ == "__main__":

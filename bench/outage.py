@@ -1,7 +1,8 @@
 """A bot's day in bad weather: what `emit` costs it in each, what is lost, and how soon all is back to normal.
 
 One producer lives through every weather, at 2,000 market updates and 100 decisions a second, then through an outage. A
-process beside it runs an empty loop at the same time: what that one's tail shows is the machine's, not ours.
+process beside it runs an empty loop of calls as long at the same time: what that one's tail shows is the machine's, not
+ours.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import NamedTuple
 import psutil
 from confluent_kafka import Consumer, TopicPartition
 
+from bench.empty_loop import Kind
 from bench.errors import BenchFailed
 from bench.options import Options
 from bench.progress import say
@@ -48,6 +50,8 @@ from tradetape.schemas import (
 MARKET_PER_S, DECISIONS_PER_S = 2_000, 100
 SERIES = 500
 TURN_S = 0.01
+MARKETS_A_TURN, DECISIONS_A_TURN = int(MARKET_PER_S * TURN_S), int(DECISIONS_PER_S * TURN_S)
+WARM_UP_S = 1.0
 WEATHER_S, QUICK_WEATHER_S = 30.0, 3.0
 OUTAGE_S, QUICK_OUTAGE_S, FULL_OUTAGE_S = 60.0, 5.0, 600.0
 MARKET_LIMIT_MS, DECISION_LIMIT_MS = 1.0, 2.0
@@ -57,12 +61,18 @@ MB = 1024 * 1024
 FIRST_CLOSE = datetime(2025, 5, 10, tzinfo=UTC)
 
 
-class Spell(NamedTuple):
-    """How emit fared in one weather, and what an empty loop in another process showed at the same time."""
+class Emits(NamedTuple):
+    """What emits of one kind cost, and how late calls of their length were in another process at the same time."""
 
-    market: Percentiles
-    decision: Percentiles
+    calls: Percentiles
     empty: Percentiles
+
+
+class Spell(NamedTuple):
+    """How emit fared in one weather."""
+
+    market: Emits
+    decision: Emits
 
 
 class Bot:
@@ -80,9 +90,9 @@ class Bot:
         turns = int(seconds / TURN_S)
         began = time.perf_counter()
         for turn in range(turns):
-            for _ in range(int(MARKET_PER_S * TURN_S)):
+            for _ in range(MARKETS_A_TURN):
                 market.append(self._timed(self._update()))
-            for _ in range(int(DECISIONS_PER_S * TURN_S)):
+            for _ in range(DECISIONS_A_TURN):
                 decision.append(self._timed(self._decision()))
             if turn == turns // 2:
                 between()
@@ -131,55 +141,63 @@ def run(services: Services, options: Options) -> Report:
             )
         )  # fmt: skip
         bot = Bot(tape)
-        bot.trade(1.0)
+        lengths = tuple(calls.p50 for calls in bot.trade(WARM_UP_S))
         for weather in Weather:
             broker.proxy.turn(weather)
-            _show(report, weather.value, _spell(bot, weather.value, spell_s))
+            _show(report, weather.value, _spell(bot, lengths, weather.value, spell_s))
         broker.proxy.turn(Weather.FAIR)
-        _show(report, "restarting", _spell(bot, "restarting", spell_s, broker.restart))
-        _outage(report, broker, tape, bot, outage_s)
+        _show(report, "restarting", _spell(bot, lengths, "restarting", spell_s, broker.restart))
+        _outage(report, broker, tape, bot, lengths, outage_s)
         _check(report, broker, catalogue, bot)
     return report
 
 
-def _spell(bot: Bot, name: str, seconds: float, between: Callable[[], None] = lambda: None) -> Spell:
+def _spell(
+    bot: Bot, lengths: tuple[float, ...], name: str, seconds: float, between: Callable[[], None] = lambda: None
+) -> Spell:
+    """`lengths` are those of an update's and a decision's emit in fair weather, in nanoseconds."""
     say(f"outage: the broker is {name}")
-    with _empty_loop(seconds) as empty:
-        market, decision = bot.trade(seconds, between)
-    return Spell(market, decision, Percentiles(*empty))
+    kinds = [Kind(calls, int(one)) for calls, one in zip((MARKETS_A_TURN, DECISIONS_A_TURN), lengths, strict=True)]
+    with _empty_loop(seconds, kinds) as empty:
+        calls = bot.trade(seconds, between)
+    return Spell(*(Emits(*both) for both in zip(calls, empty, strict=True)))
 
 
 @contextmanager
-def _empty_loop(seconds: float) -> Iterator[list[float]]:
-    """The same pace without emits, in a process of its own; its percentiles stand in the list at the end."""
-    found: list[float] = []
-    command = [sys.executable, "-m", "bench.empty_loop", str(seconds), str(TURN_S), str(int(MARKET_PER_S * TURN_S))]
+def _empty_loop(seconds: float, kinds: list[Kind]) -> Iterator[list[Percentiles]]:
+    """The same pace without emits, in a process of its own; how late its calls were stands in the list at the end."""
+    found: list[Percentiles] = []
+    command = [sys.executable, "-m", "bench.empty_loop", str(seconds), str(TURN_S), *map(str, kinds)]
     root = Path(__file__).resolve().parents[1]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
         yield found
         printed, _ = process.communicate(timeout=seconds + 30)
-        found += json.loads(printed)
+        found += [Percentiles(*one) for one in json.loads(printed)]
 
 
 def _show(report: Report, name: str, spell: Spell) -> None:
-    for kind, calls, limit_ms in (
+    for kind, emits, limit_ms in (
         ("market update", spell.market, MARKET_LIMIT_MS),
         ("decision", spell.decision, DECISION_LIMIT_MS),
     ):
-        report.figure(f"{name}: emit of a {kind}, p50", "ms", calls.p50 / NS_PER_MS)
-        report.figure(f"{name}: emit of a {kind}, p99.9", "ms", calls.p999 / NS_PER_MS)
-        above_ms = max(0.0, calls.p999 - spell.empty.p999) / NS_PER_MS
+        report.figure(f"{name}: emit of a {kind}, p50", "ms", emits.calls.p50 / NS_PER_MS)
+        report.figure(f"{name}: emit of a {kind}, p99.9", "ms", emits.calls.p999 / NS_PER_MS)
+        report.figure(
+            f"{name}: an empty call as long as a {kind}, p99.9 beyond that", "ms", emits.empty.p999 / NS_PER_MS
+        )
+        above_ms = max(0.0, emits.calls.p999 - emits.empty.p999) / NS_PER_MS
         report.at_most(f"{name}: p99.9 of a {kind} above an empty loop's, ms", above_ms, limit_ms)
-    report.figure(f"{name}: an empty loop, p99.9", "ms", spell.empty.p999 / NS_PER_MS)
 
 
-def _outage(report: Report, broker: ExposedBroker, tape: Producer, bot: Bot, seconds: float) -> None:
+def _outage(
+    report: Report, broker: ExposedBroker, tape: Producer, bot: Bot, lengths: tuple[float, ...], seconds: float
+) -> None:
     if not tape.flush(DRAIN_LIMIT_S):
         raise BenchFailed(f"the tape did not drain before the outage: {tape.health()}")
     process = psutil.Process()
     before = process.memory_info().rss / MB
     broker.proxy.turn(Weather.HANGING)
-    spell = _spell(bot, f"away for {seconds:.0f} s", seconds)
+    spell = _spell(bot, lengths, f"away for {seconds:.0f} s", seconds)
     _show(report, f"away for {seconds:.0f} s", spell)
     after = process.memory_info().rss / MB
     broker.proxy.turn(Weather.FAIR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import re
@@ -185,6 +186,20 @@ def test_a_key_goes_to_the_partition_where_java_and_faust_look_for_it(
         assert message.partition() == (murmur2(message.key()) & 0x7FFFFFFF) % PARTITIONS
 
 
+def test_with_more_series_than_are_remembered_each_record_keeps_its_own_key(
+    kafka: str, catalogue: Catalogue, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(producer_module, "KNOWN_SERIES", 2)
+    symbols = [f"B{number % 5:02d}USDT" for number in range(20)]
+    with Producer(bootstrap_servers=kafka, source="bot", catalogue=catalogue) as tape:
+        emitted = [tape.emit(update(number, symbol=symbol)) for number, symbol in enumerate(symbols)]
+    keys = {
+        body(one, "IndicatorUpdate")["event_id"]: one.key()
+        for one in on_the_tape(kafka, f"{topic_prefix}indicator-updates")
+    }
+    assert keys == {one.event_id: f"binance:{one.symbol}".encode() for one in emitted}
+
+
 def test_threads_share_a_producer_without_gaps_and_keep_the_order_of_each_key(
     kafka: str, catalogue: Catalogue, topic_prefix: str
 ) -> None:
@@ -306,6 +321,22 @@ def test_past_its_bound_the_buffer_keeps_the_newest_of_each_series(
     assert quiet.event_id not in {one.event_id for one in dropped}
     assert [one.producer_seq for one in busy] == list(range(2, 27)), "a drop has its number: the gap shows the loss"
     tape.close(0.1)
+
+
+def test_updates_that_wait_are_nothing_for_the_hosts_garbage_collector(closed_port: str) -> None:
+    with Producer(bootstrap_servers=closed_port, source="bot") as tape:
+        tape.emit(update())
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(1, 1_001):
+                tape.emit(update(number, symbol=f"B{number % 10:02d}USDT"))
+            new = len(gc.get_objects(generation=0))
+        finally:
+            gc.enable()
+        assert tape.health().queued == 1_001
+        assert new < 300
+        tape.close(0.0)
 
 
 def fill(tape: Producer, refusal: str) -> int:

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from tradetape.console.errors import ServiceFailed
+from tradetape.console.local import process as processes
 from tradetape.console.local.ports import LOOPBACK, PortBook
 from tradetape.console.local.stack import LocalStack
 from waiting import eventually
@@ -225,6 +227,24 @@ def test_a_failed_start_quotes_the_log_and_mends_once_the_cause_is_gone(local: L
     ):
         local.up()
     tape.write_bytes(whole)
+    local.up()
+    assert_stored(local, word)
+
+
+def test_a_server_that_its_command_line_does_not_tell_yet_is_waited_for(
+    local: LocalStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = processes.find
+
+    def young_ones_unseen(marker: str) -> psutil.Process | None:
+        # As the system shows a process in the middle of exec, for longer.
+        one = found(marker)
+        return one if one is not None and time.time() - one.create_time() > 1.0 else None
+
+    local.up()
+    word = store(local)
+    local.down()
+    monkeypatch.setattr(processes, "find", young_ones_unseen)
     local.up()
     assert_stored(local, word)
 

@@ -13,7 +13,7 @@ MANY_BYTES = 10**9
 
 
 def update(number: int, series: str = "a", size: int = 10) -> Update:
-    return Update("topic", series, f"{series}{number}", b"key", bytes(size), number)
+    return Update("topic", (series,), f"{series}{number}", b"key", bytes(size), number)
 
 
 def queue(*, max_events: int = 3, max_bytes: int = MANY_BYTES) -> NewestWins:
@@ -50,7 +50,7 @@ def test_one_of_the_same_series_makes_room_before_another_series_loses_its_newes
 
 def test_the_same_series_on_another_topic_is_another_one() -> None:
     buffer = queue(max_events=2)
-    buffer.put(Update("candles", "a", "candle0", b"key", bytes(10), 0))
+    buffer.put(Update("candles", ("a",), "candle0", b"key", bytes(10), 0))
     buffer.put(update(0))
     assert [one.event_id for one in buffer.put(update(1))] == ["a0"]
     assert drained(buffer) == ["candle0", "a1"]

@@ -6,19 +6,22 @@ Pure bookkeeping: no clock, no thread, no I/O. Each call takes constant time, al
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Hashable
+from typing import Any
 
 import msgspec
 
 RECORD_OVERHEAD_BYTES = 512
 """What a record takes in memory besides its payload, about."""
 
+Series = tuple[Any, ...]
+"""Of whom an update tells, as the values of the fields that name it."""
+
 
 class Update(msgspec.Struct, frozen=True, gc=False):
     """A market update, encoded. `series` says of whom on its topic it is the successor."""
 
     topic: str
-    series: Hashable
+    series: Series
     event_id: str
     key: bytes
     payload: bytes
@@ -35,7 +38,7 @@ class NewestWins:
         self._max_bytes = max_bytes
         self._number = 0
         self._queue: OrderedDict[int, Update] = OrderedDict()
-        self._newest: dict[tuple[str, Hashable], int] = {}
+        self._newest: dict[tuple[str, Series], int] = {}
         self._superseded: deque[int] = deque()
 
     def __len__(self) -> int:

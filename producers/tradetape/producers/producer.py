@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from tradetape.producers.connection import KafkaSettings
 from tradetape.producers.errors import ForkedProducer, OutboxError, ProducerClosed, QueueFull
 from tradetape.producers.hooks import Hooks, OnDelivery, OnDrop
 from tradetape.producers.market import Market
-from tradetape.producers.newest_wins import Update
+from tradetape.producers.newest_wins import Series, Update
 from tradetape.producers.outbox.pump import Pump
 from tradetape.producers.outbox.store import Durability, OutboxStore, Waiting, folder_name
 from tradetape.producers.roster import ROSTER
@@ -42,6 +42,8 @@ EventT = TypeVar("EventT", bound=Event)
 OUTBOX_BYTES = 1024**3
 BUFFER_EVENTS = 20_000
 BUFFER_BYTES = 16 * 1024**2
+KNOWN_SERIES = 8_192
+"""How many series are remembered before all are forgotten: a few megabytes."""
 WAIT_LIMIT_S = 60.0
 """How long `emit` waits for room with overflow="wait" before it raises QueueFull."""
 WAIT_STEP_S = 0.002
@@ -88,12 +90,17 @@ class _Route(NamedTuple):
 
     topic: str
     is_market: bool
-    series_of: Callable[[Event], Hashable]
+    series_of: Callable[[Event], Series]
 
 
 def _route(event_type: EventType, topic: str) -> _Route:
-    series_of = attrgetter(*(event_type.series_key or ("event_id",)))
-    return _Route(topic, event_type.delivery is Delivery.MARKET, series_of)
+    # A series' records share a key, which is made of the first two.
+    names = dict.fromkeys(("venue", "symbol", *(event_type.series_key or ("event_id",))))
+    return _Route(topic, event_type.delivery is Delivery.MARKET, attrgetter(*names))
+
+
+def _key(venue: str, symbol: str) -> bytes:
+    return f"{venue}:{symbol}".encode()
 
 
 class Producer:
@@ -139,6 +146,9 @@ class Producer:
         self._stamper = Stamper(codec=codec or Codec(catalogue), source=source, run_mode=run_mode, clock=clock)
         self._clock = clock
         self._routes = {one: _route(one, catalogue.topic_name(one)) for one in catalogue}
+        self._known: dict[Series, tuple[Series, bytes]] = {}
+        """A series' one tuple, for all of its updates, and their key: of a tuple for each update that waits, the host's
+        garbage collector would have thousands to visit."""
         self._emitted = 0
         self._lock = threading.Lock()
         self._forked = False
@@ -202,13 +212,14 @@ class Producer:
                 raise ProducerClosed(str(ProducerClosed.__doc__))
             event_type, stamped, payload, emitted_at_us = self._stamper.stamp(event)
             topic, is_market, series_of = self._routes[event_type]
-            key, timestamp_ms = f"{stamped.venue}:{stamped.symbol}".encode(), emitted_at_us // 1_000
-            event_id = stamped.event_id
+            event_id, timestamp_ms = stamped.event_id, emitted_at_us // 1_000
             assert event_id is not None
             if is_market:
-                self._offer(Update(topic, series_of(stamped), event_id, key, payload, timestamp_ms))
+                found = series_of(stamped)
+                series, key = self._known.get(found) or self._get_to_know(found)
+                self._offer(Update(topic, series, event_id, key, payload, timestamp_ms))
             else:
-                decision = Waiting(topic, event_id, key, payload, timestamp_ms)
+                decision = Waiting(topic, event_id, _key(stamped.venue, stamped.symbol), payload, timestamp_ms)
                 self._keep(decision, getattr(stamped, "input_event_ids", ()))
                 self._pump.wake()
             self._stamper.keep()
@@ -298,6 +309,12 @@ class Producer:
                 held=self._pump.held(),
             ),
         )
+
+    def _get_to_know(self, series: Series) -> tuple[Series, bytes]:
+        if len(self._known) >= KNOWN_SERIES:
+            self._known.clear()
+        known = self._known[series] = series, _key(*series[:2])
+        return known
 
     def _offer_or_wait(self, update: Update) -> None:
         deadline = time.monotonic() + WAIT_LIMIT_S

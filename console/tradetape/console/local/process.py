@@ -79,11 +79,18 @@ def stop(process: psutil.Process, *, with_signal: signal.Signals, timeout_s: flo
         return
 
 
+def lives(process: psutil.Process) -> bool:
+    """Whether it has not ended; a child that nobody has waited for yet has."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _gone(process: psutil.Process, timeout_s: float) -> bool:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        ended = not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-        if ended and reap(process.pid):
+        if not lives(process) and reap(process.pid):
             return True
         time.sleep(POLL_INTERVAL_S)
     return False

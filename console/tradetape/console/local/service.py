@@ -87,15 +87,14 @@ class Service(ABC):
 
     def up(self) -> int:
         """Start it where it does not run, and wait until it answers; its port. Raises StackError."""
-        found = self.running()
-        port = found[1] if found else self._start()
+        server, port = self.running() or self._start()
         for _ in range(PORT_TRIES):
-            if self._await(port):
+            if self._await(server, port):
                 return port
-            port = self._start()
+            server, port = self._start()
         raise ServiceFailed(self._failure(f"found its port taken {PORT_TRIES} times"))
 
-    def _start(self) -> int:
+    def _start(self) -> tuple[psutil.Process, int]:
         # One that runs on a port that nobody knows, since the book was lost, holds the data that is opened next.
         self.down()
         if self._child is not None:
@@ -111,13 +110,17 @@ class Service(ABC):
             folder=self.folder(),
             user=self.user(),
         ).pid
-        return port
+        try:
+            return psutil.Process(self._child), port
+        except psutil.NoSuchProcess:
+            raise ServiceFailed(self._failure("ended while it started")) from None
 
-    def _await(self, port: int) -> bool:
+    def _await(self, server: psutil.Process, port: int) -> bool:
         """Wait until it answers; False where somebody else took its port between its being chosen and being bound."""
         deadline = time.monotonic() + START_TIMEOUT_S
         while not (self.answers(port) and self._listens(port)):
-            if process.find(self.marker) is None:
+            # Not by `find`: for a moment after its start a process has no command line to be known by.
+            if not process.lives(server):
                 if PORT_TAKEN in process.tail(self.places.log(self.name), PORT_TAKEN_LINES):
                     return False
                 raise ServiceFailed(self._failure("ended while it started"))

@@ -32,7 +32,7 @@ RECORD_OVERHEAD_BYTES = 128
 """What a record takes in the file besides its key and payload, about."""
 BUSY_TIMEOUT_S = 0.1
 """Nobody else has business in the file; somebody with a shell for SQLite may all the same."""
-FOLD_AT_BYTES = 16 * 1024 * 1024
+FOLD_AT_BYTES = 32 * 1024 * 1024
 """How long the log grows before it is folded back: seldom enough that the fsync behind it is no part of p99.9."""
 FOLD_NOW_BYTES = 4 * FOLD_AT_BYTES
 """How long it may grow while writers keep it from being folded; then they wait for it once."""
@@ -140,6 +140,7 @@ class OutboxStore:
                 # Before the first table is made, or it takes no effect; it lets the file shrink after an outage.
                 made.execute("PRAGMA auto_vacuum = INCREMENTAL")
             made.execute("PRAGMA journal_mode = WAL")
+            # What it has grown beyond is cut off by whoever writes first after a fold.
             made.execute(f"PRAGMA journal_size_limit = {FOLD_AT_BYTES}")
             made.execute(f"PRAGMA synchronous = {SYNCHRONOUS[self._durability]}")
             made.execute("PRAGMA wal_autocheckpoint = 0")
