@@ -14,7 +14,8 @@ from psycopg.errors import InsufficientPrivilege
 from console_rig import run_command
 from history_rig import HistoryRig, login_of
 from tradetape.schemas import MarketCondition
-from tradetape.sinks.errors import RolesRefused
+from tradetape.sinks.errors import MigrationError, RolesRefused
+from tradetape.sinks.history import roles
 from tradetape.sinks.history.migrate import Migration, migrate, shipped
 from tradetape.streams.processor import Partition
 
@@ -88,6 +89,16 @@ def test_a_table_of_a_later_migration_belongs_to_the_owner_and_has_its_grants(ri
         "FROM pg_tables WHERE tablename = 'later'"
     )
     assert row == {"tableowner": "tradetape_owner", "may_write": True, "may_read": True}
+
+
+def test_a_database_without_its_rights_is_told_and_mended_by_giving_them(rig: HistoryRig) -> None:
+    with psycopg.connect(rig.dsn, autocommit=True) as connection:
+        name = connection.info.dbname
+        connection.execute(f'REVOKE CREATE ON DATABASE "{name}" FROM tradetape_owner'.encode())
+        with pytest.raises(MigrationError, match=r"permission denied for database .*history roles.*--create"):
+            migrate(rig.dsn)
+        roles.apply(connection)
+    assert migrate(rig.dsn) == []
 
 
 def test_a_sink_without_other_rights_ends_the_session_of_the_owner_before_it(rig: HistoryRig) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -30,6 +30,7 @@ from tradetape.producers import market as market_module
 from tradetape.producers import producer as producer_module
 from tradetape.producers.client import Client
 from tradetape.producers.connection import KafkaSettings
+from tradetape.producers.market import Market
 from tradetape.producers.outbox import pump as pump_module
 from tradetape.schemas import (
     CATALOGUE,
@@ -321,6 +322,29 @@ def test_past_its_bound_the_buffer_keeps_the_newest_of_each_series(
     assert quiet.event_id not in {one.event_id for one in dropped}
     assert [one.producer_seq for one in busy] == list(range(2, 27)), "a drop has its number: the gap shows the loss"
     tape.close(0.1)
+
+
+def test_while_nothing_moves_there_is_seldom_a_look_at_what_waits(
+    hanging: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(market_module, "CLIENT_RECORDS", 10)
+    looks = Counter[Market]()
+    settle = Market._settle
+
+    def counted(market: Market) -> None:
+        looks[market] += 1
+        settle(market)
+
+    monkeypatch.setattr(Market, "_settle", counted)
+    tape = Producer(bootstrap_servers=hanging, source="bot")
+    for number in range(30):
+        tape.emit(update(number))
+    time.sleep(0.2)
+    before = looks.total()
+    time.sleep(1.0)
+    assert 0 < looks.total() - before < 100
+    assert tape.health().queued == 30
+    tape.close(0.0)
 
 
 def test_updates_that_wait_are_nothing_for_the_hosts_garbage_collector(closed_port: str) -> None:

@@ -35,6 +35,7 @@ LINGER_MS = 1
 """A bot's events are few, and 5 ms would be most of their way to Redis."""
 POLL_S = 0.02
 BUSY_POLL_S = 0.001
+"""How often there is a look at what waits; twice as long each time that nothing moved, up to the other."""
 SERVED_EVERY = 16
 """After how many emits the caller takes what the client has to report,"""
 SERVED_AT_MOST = 1_000
@@ -81,6 +82,8 @@ class Market:
         self._offered = 0
         self._served_at = 0
         self._is_settling = False
+        self._still_turns = 0
+        self._unreported = 0
         self._is_broken = False
         self._given_up: list[Update] = []
         self.client = self._connect()
@@ -182,16 +185,24 @@ class Market:
                 self._stopping.wait(TROUBLE_S)
 
     def _turn(self) -> None:
-        pause_s = BUSY_POLL_S if self._buffer or self._is_settling else POLL_S
         served_at = self._served_at
-        self._stopping.wait(pause_s)
+        self._stopping.wait(self._pause_s())
         if self._served_at == served_at:
             self._serve()
         if self._is_broken:
             self._replace_client()
         with self._lock:
             self._settle()
-            self._empty_a_slice()
+            has_moved = self._empty_a_slice()
+        unreported = self.client.unreported()
+        self._still_turns = 0 if has_moved or unreported != self._unreported else self._still_turns + 1
+        self._unreported = unreported
+
+    def _pause_s(self) -> float:
+        if not (self._buffer or self._is_settling):
+            self._still_turns = 0
+            return POLL_S
+        return min(BUSY_POLL_S * 2.0 ** min(self._still_turns, 10), POLL_S)
 
     def _serve(self) -> None:
         self.client.poll(0)
@@ -216,12 +227,14 @@ class Market:
                 self._underway.clear()
             self._is_settling = False
 
-    def _empty_a_slice(self) -> None:
-        for _ in range(SLICE_RECORDS):
+    def _empty_a_slice(self) -> bool:
+        """Hand the next over; whether there was one that could be."""
+        for number in range(SLICE_RECORDS):
             first = self._buffer.first()
             if first is None or not (self._room > 0 or self._finds_room()) or not self._hand_over(first):
-                return
+                return number > 0
             self._buffer.pop_first()
+        return True
 
     def _finds_room(self) -> bool:
         if self._is_settling or self._is_broken:

@@ -78,8 +78,7 @@ def migrate(dsn: str, migrations: Sequence[Migration] | None = None, *, schema: 
     application = "tradetape-migrate"
     with passing_errors(), psycopg.connect(readable(dsn), autocommit=True, application_name=application) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", [LOCK])
-        has_roles = schema == SCHEMA and roles.become_owner(connection)
-        connection.execute(_BOOK.format(schema=Identifier(checked(schema)), table=_book(schema)))
+        has_roles = _open_book(connection, schema)
         names = []
         for one in pending(connection, migrations, schema):
             _apply(connection, one, schema)
@@ -87,6 +86,20 @@ def migrate(dsn: str, migrations: Sequence[Migration] | None = None, *, schema: 
         if has_roles and names:
             roles.renew_grants(connection)
         return names
+
+
+def _open_book(connection: psycopg.Connection, schema: str) -> bool:
+    """Make the table of what was applied, where it is missing; whether the history has roles, whose owner goes on."""
+    try:
+        has_roles = schema == SCHEMA and roles.become_owner(connection)
+        connection.execute(_BOOK.format(schema=Identifier(checked(schema)), table=_book(schema)))
+    except psycopg.errors.InsufficientPrivilege as error:
+        sentence = str(error).partition("\n")[0]
+        raise MigrationError(
+            f"{sentence}; `tradetape history roles --apply` gives the rights, with a login that may: a dump that was restored "
+            "without --create lacks those on the database"
+        ) from error
+    return has_roles
 
 
 def _book(schema: str) -> Identifier:
