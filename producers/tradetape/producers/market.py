@@ -79,7 +79,8 @@ class Market:
         self._room = 0
         """How many the client takes without being asked; none while it is given nothing."""
         self._failed = 0
-        self._offered = 0
+        self.offered = 0
+        """How many updates were accepted; after every SERVED_EVERY-th, `serve` is for whoever emitted it."""
         self._served_at = 0
         self._is_settling = False
         self._still_turns = 0
@@ -96,6 +97,7 @@ class Market:
         with self._lock:
             if not (may_drop or self._buffer.has_room_for(update)):
                 return False
+            self.offered += 1
             self._underway[update.event_id] = update
             if len(self._underway) > RECENT_EVENTS:
                 self._underway = _newer_half(self._underway)
@@ -106,10 +108,9 @@ class Market:
             return True
 
     def serve(self) -> None:
-        """Take what the client has to report, if it is time for that. For whoever emits, outside of its own lock."""
-        self._offered += 1
-        if self._offered % SERVED_EVERY == 0 and self.client.unreported() <= SERVED_AT_MOST:
-            self._served_at = self._offered
+        """Take what the client has to report, if it is not too much. For whoever emits, outside of its own lock."""
+        if self.client.unreported() <= SERVED_AT_MOST:
+            self._served_at = self.offered
             # A client that is beyond use says so again to the next that it is given.
             with contextlib.suppress(KafkaException):
                 self._serve()

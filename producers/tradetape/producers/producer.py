@@ -25,7 +25,7 @@ from tradetape.producers.codecs import codec_of
 from tradetape.producers.connection import KafkaSettings
 from tradetape.producers.errors import ForkedProducer, OutboxError, ProducerClosed, QueueFull
 from tradetape.producers.hooks import Hooks, OnDelivery, OnDrop
-from tradetape.producers.market import Market
+from tradetape.producers.market import SERVED_EVERY, Market
 from tradetape.producers.newest_wins import Series, Update
 from tradetape.producers.outbox.pump import Pump
 from tradetape.producers.outbox.store import Durability, OutboxStore, Waiting, folder_name
@@ -224,7 +224,7 @@ class Producer:
                 self._pump.wake()
             self._stamper.keep()
             self._emitted += 1
-        if is_market:
+        if is_market and self._market.offered % SERVED_EVERY == 0:
             self._market.serve()
         return stamped  # type: ignore[return-value]  # the stamper keeps the event's class
 
