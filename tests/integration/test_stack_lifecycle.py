@@ -72,7 +72,7 @@ def kill(pid: int | None) -> None:
     process.kill()
     eventually(
         f"{pid} is gone",
-        lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE,
+        lambda: not processes.lives(process),
     )
 
 

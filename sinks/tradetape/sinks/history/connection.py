@@ -91,9 +91,9 @@ def passing_errors() -> Iterator[None]:
         sqlstate.UndefinedFunction,
         sqlstate.InvalidSchemaName,
     ) as error:
-        raise SchemaBehind(f"{_first_line(error)}; run `tradetape history migrate`") from error
+        raise SchemaBehind(f"{first_line(error)}; run `tradetape history migrate`") from error
     except PASSING as error:
-        raise _unavailable(_first_line(error)) from error
+        raise _unavailable(first_line(error)) from error
 
 
 def _unavailable(sentence: str) -> DatabaseUnavailable:
@@ -107,6 +107,6 @@ def _unavailable(sentence: str) -> DatabaseUnavailable:
     return DatabaseUnavailable(f"PostgreSQL: {sentence}")
 
 
-def _first_line(error: psycopg.Error) -> str:
+def first_line(error: psycopg.Error) -> str:
     """The server's sentence without the DETAIL line, which holds data."""
     return str(error).strip().partition("\n")[0]

@@ -15,7 +15,7 @@ from psycopg.sql import SQL, Identifier
 
 from tradetape.sinks.errors import MigrationError
 from tradetape.sinks.history import roles
-from tradetape.sinks.history.connection import PASSING, passing_errors, readable
+from tradetape.sinks.history.connection import PASSING, first_line, passing_errors, readable
 from tradetape.sinks.history.schema import SCHEMA, checked, in_schema
 
 LOCK = 7_241_850_613
@@ -94,9 +94,8 @@ def _open_book(connection: psycopg.Connection, schema: str) -> bool:
         has_roles = schema == SCHEMA and roles.become_owner(connection)
         connection.execute(_BOOK.format(schema=Identifier(checked(schema)), table=_book(schema)))
     except psycopg.errors.InsufficientPrivilege as error:
-        sentence = str(error).partition("\n")[0]
         raise MigrationError(
-            f"{sentence}; `tradetape history roles --apply` gives the rights, with a login that may: a dump that was restored "
+            f"{first_line(error)}; `tradetape history roles --apply` gives the rights, with a login that may: a dump that was restored "
             "without --create lacks those on the database"
         ) from error
     return has_roles

@@ -16,7 +16,7 @@ from psycopg import errors as sqlstate
 from psycopg.sql import Identifier
 
 from tradetape.sinks.errors import DatabaseUnavailable, RetentionRefused
-from tradetape.sinks.history.connection import passing_errors
+from tradetape.sinks.history.connection import first_line, passing_errors
 from tradetape.sinks.history.queries import query
 from tradetape.sinks.history.schema import SCHEMA
 
@@ -98,7 +98,7 @@ def drop(connection: psycopg.Connection, one: Drop) -> bool:
             time.sleep(PAUSE_S)
             continue
         except sqlstate.InsufficientPrivilege as error:
-            raise RetentionRefused(str(error).partition("\n")[0]) from error
+            raise RetentionRefused(first_line(error)) from error
         except psycopg.OperationalError as error:
             raise DatabaseUnavailable(f"PostgreSQL: {str(error).partition(chr(10))[0]}") from error
         return bool(found and found[0])

@@ -12,7 +12,7 @@ from psycopg.sql import SQL
 
 from tradetape.producers.sql_blocks import sql_blocks
 from tradetape.sinks.errors import RolesRefused
-from tradetape.sinks.history.connection import passing_errors
+from tradetape.sinks.history.connection import first_line, passing_errors
 
 OWNER = "tradetape_owner"
 _BECOME_OWNER = SQL("SET ROLE tradetape_owner")
@@ -31,9 +31,8 @@ def apply(connection: psycopg.Connection) -> None:
             for name in ("roles", "ownership", "grants"):
                 connection.execute(_block(name))
     except psycopg.errors.InsufficientPrivilege as error:
-        sentence = str(error).partition("\n")[0]
         raise RolesRefused(
-            f"{sentence}; connect as an owner who may create roles, or hand `tradetape history roles --print` to one"
+            f"{first_line(error)}; connect as an owner who may create roles, or hand `tradetape history roles --print` to one"
         ) from error
 
 
