@@ -9,18 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 Schema = dict[str, Any]
 FIRST_CONTENT_ID = 0x40000000
 NAMESPACE = "tradetape.events"
+_HEADS = Path(__file__).with_name("avro")
 
 
 def load(record: str) -> Schema:
     """The head schema of a record that ships with the package, such as "Candle"."""
-    text = resources.files("tradetape.schemas").joinpath("avro", f"{record}.avsc").read_text(encoding="utf-8")
-    schema: Schema = json.loads(text)
+    schema: Schema = json.loads(_HEADS.joinpath(f"{record}.avsc").read_text(encoding="utf-8"))
     return schema
 
 

@@ -114,7 +114,7 @@ class EventType:
 
 
 def _shipped(record: str, topic: str, table: str, delivery: Delivery, **rest: Any) -> EventType:
-    schema = avro_schema.load(record)
+    schema = event_classes.HEADS[record]
     own_id = event_classes.OWN_ID.get(record)
     return EventType(record=record, topic=topic, table=table, delivery=delivery, schema=schema, own_id=own_id, **rest)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.resources.abc import Traversable
 from itertools import combinations, pairwise
+from pathlib import Path
 
 from tradetape.schemas import avro_schema, compatibility, golden, lint
 from tradetape.schemas.avro_schema import Schema
@@ -36,7 +36,7 @@ class Package:
         return [*versions, (f"{record} head", self.heads[record])] if self.has_unreleased_head(record) else versions
 
 
-def read(folder: Traversable) -> Package:
+def read(folder: Path) -> Package:
     """What lies in a folder that is laid out as this package is."""
     files = sorted(
         (one for one in folder.joinpath("avro").iterdir() if one.name.endswith(".avsc")), key=lambda f: f.name

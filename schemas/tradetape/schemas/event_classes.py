@@ -85,9 +85,11 @@ def event_class(schema: Mapping[str, Any], plans: Sequence[FieldPlan], own_id: s
     return define_struct(schema, optional, base=Event)
 
 
-PLANS = {record: plan_fields(avro_schema.load(record)) for record in RECORDS}
+HEADS = {record: avro_schema.load(record) for record in RECORDS}
+"""Their schemas."""
+PLANS = {record: plan_fields(head) for record, head in HEADS.items()}
 OWN_ID = {"TradeSignal": "signal_id", "Trade": "trade_id", "Fill": "fill_id"}
 """Fields that repeat the event_id under the name by which later records refer to it."""
-CLASSES = {record: event_class(avro_schema.load(record), PLANS[record], OWN_ID.get(record)) for record in RECORDS}
+CLASSES = {record: event_class(head, PLANS[record], OWN_ID.get(record)) for record, head in HEADS.items()}
 NAMED_CLASSES: dict[str, type] = dict(_types.classes)
 """The enums and nested structs of the shipped schemas, by name."""

@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import lru_cache
-from importlib import resources
-from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from tradetape.schemas import avro_schema
@@ -46,7 +45,7 @@ class Version(NamedTuple):
 class Archive:
     """Reads the released versions of one folder."""
 
-    def __init__(self, folder: Traversable) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def records(self) -> tuple[str, ...]:
@@ -80,9 +79,9 @@ class Archive:
         return loaded
 
 
-def folder() -> Traversable:
+def folder() -> Path:
     """Where the released schemas lie inside of the package."""
-    return resources.files("tradetape.schemas").joinpath("released")
+    return Path(__file__).with_name("released")
 
 
 @lru_cache(maxsize=64)

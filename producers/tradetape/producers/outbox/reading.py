@@ -19,6 +19,7 @@ from tradetape.producers.sql_blocks import sql_blocks
 
 SLICE_RECORDS = 500
 BUSY_TIMEOUT_S = 1.0
+_STATEMENTS = Path(__file__).with_name("reading.sql")
 FORM = (int, int, str, bytes, bytes, int)
 """A record's columns, besides the cause. SQLite does not mind other types in a damaged one."""
 
@@ -89,4 +90,4 @@ class OutboxReader:
 
 
 def _statement(name: str) -> str:
-    return sql_blocks("tradetape.producers.outbox", "reading.sql")[name]
+    return sql_blocks(_STATEMENTS)[name]

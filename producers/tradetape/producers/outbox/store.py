@@ -37,6 +37,7 @@ FOLD_AT_BYTES = 32 * 1024 * 1024
 FOLD_NOW_BYTES = 4 * FOLD_AT_BYTES
 """How long it may grow while writers keep it from being folded; then they wait for it once."""
 VACUUM_PAGES = 1_000
+_STATEMENTS = Path(__file__).with_name("statements.sql")
 BROKEN = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
 
 
@@ -376,7 +377,7 @@ def _size(record: Stored) -> int:
 
 
 def _statement(name: str) -> str:
-    return sql_blocks("tradetape.producers.outbox", "statements.sql")[name]
+    return sql_blocks(_STATEMENTS)[name]
 
 
 def folder_name(source: str) -> str:

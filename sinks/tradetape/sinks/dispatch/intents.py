@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -28,11 +29,12 @@ from tradetape.streams.processor import Partition
 
 WHY = "resolved_why"
 """The tag in which the tape says why a person gave an outcome."""
+_STATEMENTS = Path(__file__).with_name("dispatch.sql")
 
 
 def statement(name: str) -> SQL:
     """One statement of dispatch.sql."""
-    return SQL(sql_blocks("tradetape.sinks.dispatch", "dispatch.sql")[name])
+    return SQL(sql_blocks(_STATEMENTS)[name])
 
 
 class Intents:

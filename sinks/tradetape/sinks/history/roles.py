@@ -5,7 +5,7 @@ They are applied on purpose, never by a worker; where they exist, migrations run
 
 from __future__ import annotations
 
-from importlib import resources
+from pathlib import Path
 
 import psycopg
 from psycopg.sql import SQL
@@ -15,13 +15,14 @@ from tradetape.sinks.errors import RolesRefused
 from tradetape.sinks.history.connection import first_line, passing_errors
 
 OWNER = "tradetape_owner"
+_STATEMENTS = Path(__file__).with_name("roles.sql")
 _BECOME_OWNER = SQL("SET ROLE tradetape_owner")
 _IS_OWNED = "SELECT FROM pg_namespace WHERE nspname = 'tradetape' AND nspowner = to_regrole(%s)"
 
 
 def text() -> str:
     """The statements, for whoever rather runs them with psql."""
-    return resources.files("tradetape.sinks.history").joinpath("roles.sql").read_text(encoding="utf-8")
+    return _STATEMENTS.read_text(encoding="utf-8")
 
 
 def apply(connection: psycopg.Connection) -> None:
@@ -50,4 +51,4 @@ def renew_grants(connection: psycopg.Connection) -> None:
 
 
 def _block(name: str) -> SQL:
-    return SQL(sql_blocks("tradetape.sinks.history", "roles.sql")[name])
+    return SQL(sql_blocks(_STATEMENTS)[name])

@@ -13,6 +13,7 @@ from tradetape.schemas import Catalogue, times
 from tradetape.sinks.history.queries import query
 from tradetape.sinks.history.schema import SCHEMA
 from tradetape.sinks.replay.plan import Plan
+from tradetape.sinks.replay.runs import STATEMENTS
 from tradetape.sinks.replay.targets.target import Difference
 
 
@@ -35,7 +36,7 @@ def _compared(connection: psycopg.Connection, schema: str, table: str, topic: st
         "ends": [one.end for one in places],
     }
     columns = _columns(connection, schema, table)
-    statement = SQL(sql_blocks("tradetape.sinks.replay", "replay.sql")["compare"]).format(
+    statement = SQL(sql_blocks(STATEMENTS)["compare"]).format(
         live=Identifier(SCHEMA, table),
         copy=Identifier(schema, table),
         live_row=_row("live", columns),

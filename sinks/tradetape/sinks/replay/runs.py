@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from tradetape.sinks.replay.plan import Plan, Progress
 
 DONE, BAD_DATA, INTERRUPTED, FAILED = "DONE", "BAD_DATA", "INTERRUPTED", "FAILED"
 LISTED = 20
+STATEMENTS = Path(__file__).with_name("replay.sql")
 _json = msgspec.json
 
 
@@ -96,7 +98,7 @@ class RunBook:
         return [Run(*row) for row in self._execute("list", limit=limit).fetchall()]
 
     def _execute(self, name: str, **parameters: object) -> psycopg.Cursor[Any]:
-        statement = SQL(sql_blocks("tradetape.sinks.replay", "replay.sql")[name])
+        statement = SQL(sql_blocks(STATEMENTS)[name])
         with passing_errors():
             return self._connection.execute(statement, parameters)
 
