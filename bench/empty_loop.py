@@ -1,8 +1,9 @@
 """`python -m bench.empty_loop SECONDS TURN_S CALLSxNS…`: a paced loop of calls that do nothing, timed.
 
-Each turn has so many calls of each kind, each of which takes so long of a processor; prints the Percentiles of each
-kind as JSON: by how much its calls took longer than that. What their tail shows is the machine's own, and the longer a
-call, the likelier it is to be interrupted: whoever measures beside it subtracts that of a kind of its own length.
+Each turn has so many calls of each kind, each of which takes so long of a processor; prints for each kind, as JSON, by
+how many nanoseconds each call took longer than that. What their tail shows is the machine's own, and the longer a call,
+the likelier it is to be interrupted: whoever measures beside it subtracts that of a kind of its own length. It goes on in
+the middle of the turns of whoever measures, so as not to be in the way itself.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import time
 from array import array
 from typing import NamedTuple
 
-from bench.timing import percentiles
+from bench.timing import paced
+
+PHASE = 0.5
 
 
 class Kind(NamedTuple):
@@ -36,13 +39,11 @@ def main() -> None:
     """Turn after turn, so many calls in each."""
     seconds, turn_s, kinds = float(sys.argv[1]), float(sys.argv[2]), [Kind.read(one) for one in sys.argv[3:]]
     late = [array("q") for _ in kinds]
-    began = time.perf_counter()
-    for turn in range(int(seconds / turn_s)):
+    for _ in paced(int(seconds / turn_s), turn_s, phase=PHASE):
         for kind, found in zip(kinds, late, strict=True):
             for _ in range(kind.calls):
                 found.append(_call(kind.length_ns))
-        time.sleep(max(began + (turn + 1) * turn_s - time.perf_counter(), 0))
-    print(json.dumps([percentiles(one) for one in late]))
+    print(json.dumps([list(one) for one in late]))
 
 
 def _call(length_ns: int) -> int:

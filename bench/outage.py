@@ -1,7 +1,7 @@
 """A bot's day in bad weather: what `emit` costs it in each, what is lost, and how soon all is back to normal.
 
-One producer lives through every weather, at 2,000 market updates and 100 decisions a second, then through an outage. A
-process beside it runs an empty loop of calls as long at the same time: what that one's tail shows is the machine's, not
+One producer lives through every weather twice, at 2,000 market updates and 100 decisions a second, then through an outage.
+A process beside it runs an empty loop of calls as long at the same time: what that one's tail shows is the machine's, not
 ours.
 """
 
@@ -13,9 +13,11 @@ import sys
 import tempfile
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +31,7 @@ from bench.progress import say
 from bench.report import Report
 from bench.sample import VENUE, symbol, update
 from bench.services import PARTITIONS, Services
-from bench.timing import NS_PER_MS, Percentiles, percentiles
+from bench.timing import NS_PER_MS, paced, percentiles
 from bench.weather import ExposedBroker, Weather, exposed_broker
 from tradetape.console.local.places import default_cache
 from tradetape.console.topics import admin_client, apply
@@ -53,6 +55,7 @@ TURN_S = 0.01
 MARKETS_A_TURN, DECISIONS_A_TURN = int(MARKET_PER_S * TURN_S), int(DECISIONS_PER_S * TURN_S)
 WARM_UP_S = 1.0
 WEATHER_S, QUICK_WEATHER_S = 30.0, 3.0
+ROUNDS, QUICK_ROUNDS = 2, 1
 OUTAGE_S, QUICK_OUTAGE_S, FULL_OUTAGE_S = 60.0, 5.0, 600.0
 MARKET_LIMIT_MS, DECISION_LIMIT_MS = 1.0, 2.0
 DRAIN_LIMIT_S = 60.0
@@ -62,10 +65,10 @@ FIRST_CLOSE = datetime(2025, 5, 10, tzinfo=UTC)
 
 
 class Emits(NamedTuple):
-    """What emits of one kind cost, and how late calls of their length were in another process at the same time."""
+    """What emits of one kind took, and how late calls of their length were in another process at the same time, in ns."""
 
-    calls: Percentiles
-    empty: Percentiles
+    calls: Sequence[int]
+    empty: Sequence[int]
 
 
 class Spell(NamedTuple):
@@ -73,6 +76,15 @@ class Spell(NamedTuple):
 
     market: Emits
     decision: Emits
+
+    @classmethod
+    def of(cls, calls: Iterable[Sequence[int]], empty: Iterable[Sequence[int]]) -> Spell:
+        """Both kinds' times, and those of empty calls."""
+        return cls(*map(Emits, calls, empty))
+
+    def joined(self, other: Spell) -> Spell:
+        """Two spells of the same weather as one."""
+        return Spell(*(Emits([*a.calls, *b.calls], [*a.empty, *b.empty]) for a, b in zip(self, other, strict=True)))
 
 
 class Bot:
@@ -84,20 +96,18 @@ class Bot:
         self.newest: dict[str, str] = {}
         self._updates = 0
 
-    def trade(self, seconds: float, between: Callable[[], None] = lambda: None) -> tuple[Percentiles, Percentiles]:
-        """For so long; what the calls cost, market updates and decisions."""
+    def trade(self, seconds: float, between: Callable[[], None] = lambda: None) -> tuple[array[int], array[int]]:
+        """For so long; what each call took in nanoseconds, market updates and decisions."""
         market, decision = array("q"), array("q")
         turns = int(seconds / TURN_S)
-        began = time.perf_counter()
-        for turn in range(turns):
+        for turn in paced(turns, TURN_S):
             for _ in range(MARKETS_A_TURN):
                 market.append(self._timed(self._update()))
             for _ in range(DECISIONS_A_TURN):
                 decision.append(self._timed(self._decision()))
             if turn == turns // 2:
                 between()
-            time.sleep(max(began + (turn + 1) * TURN_S - time.perf_counter(), 0))
-        return percentiles(market), percentiles(decision)
+        return market, decision
 
     def _timed(self, event: Event) -> int:
         began = time.perf_counter_ns()
@@ -127,6 +137,7 @@ class Bot:
 def run(services: Services, options: Options) -> Report:
     """Measure. The broker is one of its own, since it is ill-treated."""
     spell_s = QUICK_WEATHER_S if options.quick else WEATHER_S
+    rounds = QUICK_ROUNDS if options.quick else ROUNDS
     outage_s = QUICK_OUTAGE_S if options.quick else FULL_OUTAGE_S if options.full else OUTAGE_S
     report = Report("outage", f"{MARKET_PER_S:,} market updates and {DECISIONS_PER_S} decisions/s in every weather")
     with ExitStack() as held:
@@ -141,38 +152,46 @@ def run(services: Services, options: Options) -> Report:
             )
         )  # fmt: skip
         bot = Bot(tape)
-        lengths = tuple(calls.p50 for calls in bot.trade(WARM_UP_S))
-        for weather in Weather:
-            broker.proxy.turn(weather)
-            _show(report, weather.value, _spell(bot, lengths, weather.value, spell_s))
-        broker.proxy.turn(Weather.FAIR)
-        _show(report, "restarting", _spell(bot, lengths, "restarting", spell_s, broker.restart))
-        _outage(report, broker, tape, bot, lengths, outage_s)
+        kinds = _kinds(bot)
+        spells: defaultdict[str, list[Spell]] = defaultdict(list)
+        for number in range(rounds):
+            say(f"outage: round {number + 1} of {rounds}")
+            for weather in Weather:
+                broker.proxy.turn(weather)
+                spells[weather.value].append(_spell(bot, kinds, weather.value, spell_s))
+            broker.proxy.turn(Weather.FAIR)
+            spells["restarting"].append(_spell(bot, kinds, "restarting", spell_s, broker.begin_restart))
+            broker.kafka.up()
+        for name, found in spells.items():
+            _show(report, name, reduce(Spell.joined, found))
+        _outage(report, broker, tape, bot, kinds, outage_s)
         _check(report, broker, catalogue, bot)
     return report
 
 
-def _spell(
-    bot: Bot, lengths: tuple[float, ...], name: str, seconds: float, between: Callable[[], None] = lambda: None
-) -> Spell:
-    """`lengths` are those of an update's and a decision's emit in fair weather, in nanoseconds."""
+def _kinds(bot: Bot) -> list[Kind]:
+    """Empty calls as long as the emit of an update and of a decision in fair weather."""
+    market, decision = bot.trade(WARM_UP_S)
+    return [Kind(MARKETS_A_TURN, int(percentiles(market).p50)), Kind(DECISIONS_A_TURN, int(percentiles(decision).p50))]
+
+
+def _spell(bot: Bot, kinds: list[Kind], name: str, seconds: float, between: Callable[[], None] = lambda: None) -> Spell:
     say(f"outage: the broker is {name}")
-    kinds = [Kind(calls, int(one)) for calls, one in zip((MARKETS_A_TURN, DECISIONS_A_TURN), lengths, strict=True)]
     with _empty_loop(seconds, kinds) as empty:
         calls = bot.trade(seconds, between)
-    return Spell(*(Emits(*both) for both in zip(calls, empty, strict=True)))
+    return Spell.of(calls, empty)
 
 
 @contextmanager
-def _empty_loop(seconds: float, kinds: list[Kind]) -> Iterator[list[Percentiles]]:
+def _empty_loop(seconds: float, kinds: list[Kind]) -> Iterator[list[list[int]]]:
     """The same pace without emits, in a process of its own; how late its calls were stands in the list at the end."""
-    found: list[Percentiles] = []
+    found: list[list[int]] = []
     command = [sys.executable, "-m", "bench.empty_loop", str(seconds), str(TURN_S), *map(str, kinds)]
     root = Path(__file__).resolve().parents[1]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
         yield found
         printed, _ = process.communicate(timeout=seconds + 30)
-        found += [Percentiles(*one) for one in json.loads(printed)]
+        found += json.loads(printed)
 
 
 def _show(report: Report, name: str, spell: Spell) -> None:
@@ -180,26 +199,26 @@ def _show(report: Report, name: str, spell: Spell) -> None:
         ("market update", spell.market, MARKET_LIMIT_MS),
         ("decision", spell.decision, DECISION_LIMIT_MS),
     ):
-        report.figure(f"{name}: emit of a {kind}, p50", "ms", emits.calls.p50 / NS_PER_MS)
-        report.figure(f"{name}: emit of a {kind}, p99.9", "ms", emits.calls.p999 / NS_PER_MS)
-        report.figure(
-            f"{name}: an empty call as long as a {kind}, p99.9 beyond that", "ms", emits.empty.p999 / NS_PER_MS
-        )
-        above_ms = max(0.0, emits.calls.p999 - emits.empty.p999) / NS_PER_MS
+        calls, empty = percentiles(emits.calls), percentiles(emits.empty)
+        report.figure(f"{name}: emit of a {kind}, p50", "ms", calls.p50 / NS_PER_MS)
+        report.figure(f"{name}: emit of a {kind}, p99.9", "ms", calls.p999 / NS_PER_MS)
+        report.figure(f"{name}: an empty call as long as a {kind}, p99.9 beyond that", "ms", empty.p999 / NS_PER_MS)
+        above_ms = max(0.0, calls.p999 - empty.p999) / NS_PER_MS
         report.at_most(f"{name}: p99.9 of a {kind} above an empty loop's, ms", above_ms, limit_ms)
 
 
-def _outage(
-    report: Report, broker: ExposedBroker, tape: Producer, bot: Bot, lengths: tuple[float, ...], seconds: float
-) -> None:
+def _outage(report: Report, broker: ExposedBroker, tape: Producer, bot: Bot, kinds: list[Kind], seconds: float) -> None:
     if not tape.flush(DRAIN_LIMIT_S):
         raise BenchFailed(f"the tape did not drain before the outage: {tape.health()}")
     process = psutil.Process()
     before = process.memory_info().rss / MB
     broker.proxy.turn(Weather.HANGING)
-    spell = _spell(bot, lengths, f"away for {seconds:.0f} s", seconds)
-    _show(report, f"away for {seconds:.0f} s", spell)
-    after = process.memory_info().rss / MB
+    name = f"away for {seconds:.0f} s"
+    say(f"outage: the broker is {name}")
+    with _empty_loop(seconds, kinds) as empty:
+        calls = bot.trade(seconds)
+        after = process.memory_info().rss / MB
+    _show(report, name, Spell.of(calls, empty))
     broker.proxy.turn(Weather.FAIR)
     began = time.monotonic()
     drained = tape.flush(2 * DRAIN_LIMIT_S)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 Item = TypeVar("Item")
@@ -51,6 +52,17 @@ def _time(call: Callable[[Item], object], items: Sequence[Item], spent: array[in
         began = clock()
         call(item)
         spent[place] = clock() - began
+
+
+def paced(turns: int, turn_s: float, *, phase: float = 0.0) -> Iterator[int]:
+    """Turn after turn at the times of a grid that all processes of a machine share, so much of a turn behind it.
+
+    Whoever is late goes on at once.
+    """
+    first = math.floor(time.monotonic() / turn_s) + 1 + phase
+    for turn in range(turns):
+        time.sleep(max((first + turn) * turn_s - time.monotonic(), 0))
+        yield turn
 
 
 def percentiles(spent: Sequence[float]) -> Percentiles:

@@ -156,6 +156,10 @@ class ExposedKafka(Kafka):
         assert own in text
         file.write_text(text.replace(own, other), encoding="utf-8")
 
+    def begin(self) -> None:
+        """Start it where it does not run, without waiting until it answers."""
+        self._start()
+
 
 class ExposedBroker:
     """A Kafka behind the weather. `address` is where clients go; `kafka` is the service itself."""
@@ -171,11 +175,15 @@ class ExposedBroker:
         self.proxy = WeatherProxy(port, self.kafka.up())
 
     def restart(self, away_s: float = 0.0) -> None:
-        """SIGKILL the broker and start it again."""
-        process = self.process()
-        process.kill()
+        """SIGKILL the broker, start it again, and wait until it answers."""
+        self.process().kill()
         time.sleep(away_s)
         self.kafka.up()
+
+    def begin_restart(self) -> None:
+        """SIGKILL the broker and start it again; `kafka.up()` waits until it answers."""
+        self.process().kill()
+        self.kafka.begin()
 
     def process(self) -> psutil.Process:
         """The broker's process."""

@@ -23,6 +23,7 @@ from tradetape.schemas import (
     Trade,
     TradeClosed,
 )
+from tradetape.schemas.names import record_key
 from tradetape.schemas.stamping import Stamper
 
 RUN_MODE = RunMode.PAPER
@@ -74,7 +75,7 @@ class Recording:
         """The event as stamped."""
         event_type, stamped, value, emitted_at_us = self._stamper.stamp(event)
         self._stamper.keep()
-        key = f"{stamped.venue}:{stamped.symbol}".encode()
+        key = record_key(stamped.venue, stamped.symbol)
         self.sent.append(Sent(event_type.record, key, value, emitted_at_us // 1_000))
         return stamped
 

@@ -12,7 +12,8 @@ import pytest
 from dispatch_rig import NOON, bar
 from topics_rig import TopicsRig
 from tradetape.schemas import Candle, Codec, times
-from tradetape.sinks.dispatch.market_time import Bar, MarketTime, key_of
+from tradetape.schemas.names import record_key
+from tradetape.sinks.dispatch.market_time import Bar, MarketTime
 from tradetape.streams.topic_reader import TopicReader
 from waiting import eventually
 
@@ -67,7 +68,7 @@ def partition_of(rig: TopicsRig, market: Candle) -> int:
     try:
         ends = reader.ends(reader.partitions([topic]))
         records = reader.read(dict.fromkeys(ends, 0), ends)
-        (found,) = {record.partition for record in records if record.key == key_of(market.venue, market.symbol)}
+        (found,) = {record.partition for record in records if record.key == record_key(market.venue, market.symbol)}
         return found
     finally:
         reader.close()
@@ -87,7 +88,7 @@ def reached(rig: TopicsRig, market: MarketTime, minutes: range) -> Candle:
 def test_a_market_nobody_wants_tells_its_time_and_no_bars(rig: TopicsRig, market: MarketTime, ear: Ear) -> None:
     last = reached(rig, market, range(50))
     assert ear.closed == []
-    ear.market = key_of(last.venue, last.symbol)
+    ear.market = record_key(last.venue, last.symbol)
     reached(rig, market, range(50, 60))
     assert ear.closed == list(range(51, 61))
 
@@ -97,7 +98,7 @@ def test_bars_that_have_gone_by_are_told_from_where_the_time_was(rig: TopicsRig,
     then_us = times.from_datetime(NOON + timedelta(minutes=100))
     last = reached(rig, market, range(100, 150))
     number = partition_of(rig, last)
-    ear.market = key_of(last.venue, last.symbol)
+    ear.market = record_key(last.venue, last.symbol)
     market.tell_from(number, ear.market, then_us, lambda: None)
     eventually("they are told", lambda: ear.closed[-1:] == [150])
     assert ear.closed == list(range(101, 151))
@@ -107,7 +108,7 @@ def test_who_comes_while_bars_are_told_hears_none_before_the_first_that_it_asks_
     rig: TopicsRig, market: MarketTime, ear: Ear
 ) -> None:
     first = reached(rig, market, range(10))
-    number, ear.market = partition_of(rig, first), key_of(first.venue, first.symbol)
+    number, ear.market = partition_of(rig, first), record_key(first.venue, first.symbol)
     ear.hold.clear()
     rig.emit([bar(minute) for minute in range(10, 50)])
     eventually("the next bar is being told", lambda: ear.is_told.is_set())
@@ -123,7 +124,7 @@ def test_where_it_is_not_known_where_the_time_was_all_of_the_day_is_told_again(
     rig: TopicsRig, market: MarketTime, ear: Ear
 ) -> None:
     last = reached(rig, market, range(100))
-    ear.market = key_of(last.venue, last.symbol)
+    ear.market = record_key(last.venue, last.symbol)
     before_us = times.from_datetime(NOON - timedelta(minutes=1))
     market.tell_from(partition_of(rig, last), ear.market, before_us, lambda: None)
     eventually("they are told", lambda: len(ear.closed) == 100)

@@ -32,6 +32,7 @@ from tradetape.producers.client import Client
 from tradetape.producers.connection import KafkaSettings
 from tradetape.producers.market import Market
 from tradetape.producers.outbox import pump as pump_module
+from tradetape.producers.outbox.pump import Pump
 from tradetape.schemas import (
     CATALOGUE,
     Action,
@@ -328,23 +329,32 @@ def test_while_nothing_moves_there_is_seldom_a_look_at_what_waits(
     hanging: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(market_module, "CLIENT_RECORDS", 10)
-    looks = Counter[Market]()
-    settle = Market._settle
-
-    def counted(market: Market) -> None:
-        looks[market] += 1
-        settle(market)
-
-    monkeypatch.setattr(Market, "_settle", counted)
+    looks = Counter[str]()
+    count_calls(monkeypatch, Market, "_settle", looks)
+    count_calls(monkeypatch, Pump, "_settle_all", looks)
     tape = Producer(bootstrap_servers=hanging, source="bot")
     for number in range(30):
         tape.emit(update(number))
+    tape.emit(signal(0))
     time.sleep(0.2)
-    before = looks.total()
+    before = looks.copy()
     time.sleep(1.0)
-    assert 0 < looks.total() - before < 100
+    made = looks - before
+    assert 0 < made["_settle"] < 100
+    assert 0 < made["_settle_all"] < 100
     assert tape.health().queued == 30
     tape.close(0.0)
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch, owner: type, method: str, into: Counter[str]) -> None:
+    """Count the calls of a method under its name."""
+    called = getattr(owner, method)
+
+    def counting(self: object) -> object:
+        into[method] += 1
+        return called(self)
+
+    monkeypatch.setattr(owner, method, counting)
 
 
 def test_updates_that_wait_are_nothing_for_the_hosts_garbage_collector(closed_port: str) -> None:

@@ -25,6 +25,7 @@ from tradetape.schemas import (
     TradeClosed,
     TradeDispatch,
 )
+from tradetape.schemas.names import record_key
 from tradetape.schemas.stamping import Stamper
 from tradetape.streams.dead_letters import MemoryDeadLetters
 from tradetape.streams.effects import MemoryEffects
@@ -71,7 +72,7 @@ class Story:
         event_type, stamped, value, emitted_at_us = self._stamper.stamp(event)
         self._stamper.keep()
         topic = self.codec.catalogue.topic_name(event_type)
-        key = f"{stamped.venue}:{stamped.symbol}".encode()
+        key = record_key(stamped.venue, stamped.symbol)
         self.put(topic, key, value, timestamp_ms=emitted_at_us // 1_000)
         return stamped
 

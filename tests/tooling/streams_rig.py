@@ -46,7 +46,7 @@ class Tape:
         self._offset += 1
         return Record(
             self._catalogue.topic_name(event_type), self._partition, self._offset,
-            f"{stamped.venue}:{stamped.symbol}".encode(), payload, (), emitted_at_us // 1_000,
+            names.record_key(stamped.venue, stamped.symbol), payload, (), emitted_at_us // 1_000,
         )  # fmt: skip
 
 

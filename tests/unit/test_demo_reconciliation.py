@@ -13,6 +13,7 @@ from tradetape.console.demo.reconciliation import RecordLine, reconcile_record
 from tradetape.console.demo.topic_content import Place, TopicContent, contents_of, dead_letter_places
 from tradetape.producers.testing import RecordingProducer
 from tradetape.schemas import CATALOGUE, Candle, Codec, Event, RunMode
+from tradetape.schemas.names import record_key
 from tradetape.schemas.stamping import Stamper
 from tradetape.streams.dead_letters import headers_of
 from tradetape.streams.record import Record
@@ -43,7 +44,7 @@ def on_tape(events: list[Candle]) -> list[Record]:
 def record_of(event: Event, offset: int) -> Record:
     stamper = Stamper(codec=Codec(CATALOGUE), source=SOURCE, run_mode=RunMode.PAPER)
     event_type, _, payload, _ = stamper.stamp(event)
-    key = f"{event.venue}:{event.symbol}".encode()
+    key = record_key(event.venue, event.symbol)
     topic = CATALOGUE.topic_name(event_type)
     return Record(topic, PARTITION, offset, key, payload, (), 0)
 

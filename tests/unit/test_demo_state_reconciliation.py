@@ -13,6 +13,7 @@ from tradetape.console.demo.state_reconciliation import StateLine, reconcile_sta
 from tradetape.console.demo.topic_content import contents_of
 from tradetape.producers.testing import RecordingProducer
 from tradetape.schemas import CATALOGUE, Codec, Event, RunMode, times
+from tradetape.schemas.names import record_key
 from tradetape.schemas.stamping import Stamper
 from tradetape.streams.record import Record
 from tradetape.streams.state.keys import Keys
@@ -51,7 +52,7 @@ def expected(emitted: RecordingProducer) -> dict[str, ExpectedHash]:
 
 def record_of(event: Event, offset: int) -> Record:
     event_type, _, payload, _ = STAMPER.stamp(event)
-    key = f"{event.venue}:{event.symbol}".encode()
+    key = record_key(event.venue, event.symbol)
     return Record(CATALOGUE.topic_name(event_type), 1, offset, key, payload, (), 0)
 
 

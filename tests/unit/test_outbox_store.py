@@ -17,6 +17,7 @@ from tradetape.producers.outbox import store as store_module
 from tradetape.producers.outbox.store import FILE, Durability, OutboxStore, Stored, Waiting, folder_name
 
 LIMIT = 10**9
+LOG_HEADER_BYTES = 32
 
 
 def record(number: int, topic: str = "signals", size: int = 100, *, is_input: bool = False) -> Waiting:
@@ -216,6 +217,25 @@ def test_the_log_is_folded_back_and_the_file_shrinks_after_an_outage(
         outbox.fold_log()
     outbox.close()
     assert file.stat().st_size < 200_000
+
+
+def test_the_log_is_begun_anew_by_whoever_folded_it_and_not_by_the_next_decision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beginning it anew waits for the disk and cuts the file; the log's header numbers its beginnings."""
+    monkeypatch.setattr(store_module, "FOLD_AT_BYTES", 100_000)
+    outbox = opened(tmp_path)
+    for number in range(100):
+        outbox.add([record(number, size=2_000)])
+    log = tmp_path / "bot" / (FILE + "-wal")
+    header = log.read_bytes()[:LOG_HEADER_BYTES]
+    outbox.fold_log()
+    anew = log.read_bytes()[:LOG_HEADER_BYTES]
+    assert anew != header
+    outbox.add([record(100)])
+    assert log.read_bytes()[:LOG_HEADER_BYTES] == anew
+    assert ids(oldest(outbox, limit=1_000)) == [f"id{number}" for number in range(101)]
+    outbox.close()
 
 
 def test_a_source_is_a_folder_whatever_its_name() -> None:

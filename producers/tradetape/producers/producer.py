@@ -32,6 +32,7 @@ from tradetape.producers.outbox.store import Durability, OutboxStore, Waiting, f
 from tradetape.producers.roster import ROSTER
 from tradetape.producers.settings import Settings, load
 from tradetape.schemas import CATALOGUE, Catalogue, Codec, Delivery, Event, EventType, RunMode
+from tradetape.schemas.names import record_key
 from tradetape.schemas.stamping import Stamper, wall_clock_us
 
 logger = logging.getLogger("tradetape.producers")
@@ -97,10 +98,6 @@ def _route(event_type: EventType, topic: str) -> _Route:
     # A series' records share a key, which is made of the first two.
     names = dict.fromkeys(("venue", "symbol", *(event_type.series_key or ("event_id",))))
     return _Route(topic, event_type.delivery is Delivery.MARKET, attrgetter(*names))
-
-
-def _key(venue: str, symbol: str) -> bytes:
-    return f"{venue}:{symbol}".encode()
 
 
 class Producer:
@@ -219,7 +216,7 @@ class Producer:
                 series, key = self._known.get(found) or self._get_to_know(found)
                 self._offer(Update(topic, series, event_id, key, payload, timestamp_ms))
             else:
-                decision = Waiting(topic, event_id, _key(stamped.venue, stamped.symbol), payload, timestamp_ms)
+                decision = Waiting(topic, event_id, record_key(stamped.venue, stamped.symbol), payload, timestamp_ms)
                 self._keep(decision, getattr(stamped, "input_event_ids", ()))
                 self._pump.wake()
             self._stamper.keep()
@@ -313,7 +310,7 @@ class Producer:
     def _get_to_know(self, series: Series) -> tuple[Series, bytes]:
         if len(self._known) >= KNOWN_SERIES:
             self._known.clear()
-        known = self._known[series] = series, _key(*series[:2])
+        known = self._known[series] = series, record_key(*series[:2])
         return known
 
     def _offer_or_wait(self, update: Update) -> None:

@@ -38,6 +38,11 @@ LEGACY_INDICATORS = {
 """What the replaced system called them; MACD_diff and MACD_Histogram were one value under two names."""
 
 
+def record_key(venue: str, symbol: str) -> bytes:
+    """The key of every record of a market: they share a partition, and so stay in order."""
+    return f"{venue}:{symbol}".encode()
+
+
 @lru_cache(maxsize=4096)
 def normalise_symbol(text: str) -> str:
     """Bring a symbol to the venue's own form: upper case, no separators.

@@ -16,6 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from tradetape.producers.client import FIXED
 from tradetape.producers.connection import KafkaSettings, logger, on_error
 from tradetape.schemas import Codec, Event, RunMode
+from tradetape.schemas.names import record_key
 from tradetape.schemas.stamping import Stamper, wall_clock_us
 from tradetape.streams.errors import EffectsRefused, ProcessorBroken
 
@@ -86,7 +87,7 @@ class _Stamping:
         if missing := [name for name in GIVEN if not getattr(event, name)]:
             raise ProcessorBroken(f"{type(event).__name__} is to be emitted without {', '.join(missing)} of its input")
         event_type, stamped, payload, emitted_at_us = self._stamper.stamp(event, ahead=ahead)
-        key = f"{stamped.venue}:{stamped.symbol}".encode()
+        key = record_key(stamped.venue, stamped.symbol)
         return Output(self._codec.catalogue.topic_name(event_type), key, payload, emitted_at_us // 1_000)
 
     def kept(self, outputs: Sequence[Output]) -> None:

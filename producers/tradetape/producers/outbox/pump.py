@@ -29,8 +29,9 @@ TURN_S = 0.0001
 ROUND_SLICES = 10
 """How many slices make a round; their reports come at one go, so they are few."""
 ROUND_BYTES = 1_048_576
-POLL_S = 0.005
-"""How long a record that comes while others are on their way may wait until the pump looks."""
+POLL_S, LONGEST_POLL_S = 0.005, 0.02
+"""How long a record that comes while others are on their way may wait until the pump looks: twice as long each time while
+nothing is reported, since each look takes the interpreter from whoever emits."""
 IDLE_S = 0.5
 TROUBLE_S = 1.0
 """How long the pump leaves a disk alone that refused it."""
@@ -63,6 +64,7 @@ class Pump:
         self._unremoved: dict[str, list[Stored]] = {}
         self._asked_since: dict[str, float] = {}
         self._housekeeping_at = 0.0
+        self._poll_s = POLL_S
         self._client = self._connect()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -116,7 +118,7 @@ class Pump:
                 logger.exception("PUMP [goes on after an error of its own]")
                 pause_s = TROUBLE_S
             if any(lane.is_busy for lane in self._lanes.values()):
-                self._client.poll(POLL_S)
+                self._poll_s = POLL_S if self._client.poll(self._poll_s) else min(2 * self._poll_s, LONGEST_POLL_S)
             else:
                 self._client.poll(0)
                 self._wake.wait(pause_s)

@@ -286,7 +286,11 @@ class OutboxStore:
             return
         with self._mapped():
             if size > FOLD_AT_BYTES:
-                self._pumping.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                _, frames, folded = self._pumping.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if frames == folded:
+                    # The next write begins the log anew, cuts it, and waits for the disk: this one, not a decision's.
+                    with self._lock:
+                        self._connection.execute("PRAGMA user_version = 0")
             if size > FOLD_NOW_BYTES:
                 with self._lock:
                     self._pumping.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

@@ -21,6 +21,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from tradetape.producers.connection import KafkaSettings, on_error
 from tradetape.producers.connection import logger as kafka_logger
 from tradetape.schemas import Candle, Codec, DecodeError, times
+from tradetape.schemas.names import record_key
 from tradetape.streams import topic_reader
 from tradetape.streams.backoff import Backoff
 from tradetape.streams.errors import BrokersUnreachable, Transient
@@ -97,7 +98,7 @@ class MarketTime:
 
     def time_us(self, venue: str, symbol: str) -> int | None:
         """The event time of the market's newest candle that was read, in microseconds since 1970; None for none."""
-        return self._times_us.get(key_of(venue, symbol))
+        return self._times_us.get(record_key(venue, symbol))
 
     def take(self, partitions: list[int]) -> None:
         """Follow these, from a day back on; returns when all that is there was read. Raises BrokersUnreachable."""
@@ -271,8 +272,3 @@ class MarketTime:
                 logger.warning("waiting: %s", error, extra={"action": "wait"})
                 self._stop.wait(backoff.next_s())
         return None
-
-
-def key_of(venue: str, symbol: str) -> bytes:
-    """The key of a market's records."""
-    return f"{venue}:{symbol}".encode()

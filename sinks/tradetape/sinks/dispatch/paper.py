@@ -15,9 +15,10 @@ import msgspec
 from psycopg.rows import dict_row
 
 from tradetape.schemas import Action, Codec, DispatchOutcome, Event, Side, Trade, times
+from tradetape.schemas.names import record_key
 from tradetape.sinks.dispatch.executor import Answer, Order
 from tradetape.sinks.dispatch.intents import Intents, statement
-from tradetape.sinks.dispatch.market_time import Bar, MarketTime, key_of
+from tradetape.sinks.dispatch.market_time import Bar, MarketTime
 from tradetape.sinks.dispatch.paper_fills import CannotPlace, PaperOrder, PaperTerms, filled, order_id, placed, price_in
 
 
@@ -96,7 +97,7 @@ class PaperExecutor:
             self._market.tell_from_offset(order.partition, paper.candle_offset + 1, ready)
             return
         assert trade.event_time is not None
-        key = key_of(trade.venue, trade.symbol)
+        key = record_key(trade.venue, trade.symbol)
         self._market.tell_from(order.partition, key, times.from_datetime(trade.event_time), ready)
 
     def released(self, partitions: list[int]) -> None:
@@ -109,7 +110,7 @@ class PaperExecutor:
     def wants(self, key: bytes) -> bool:
         """Whether an order of this market is open."""
         with self._lock:
-            return any(key_of(one.order.trade.venue, one.order.trade.symbol) == key for one in self._open.values())
+            return any(record_key(one.order.trade.venue, one.order.trade.symbol) == key for one in self._open.values())
 
     def on_bar(self, bar: Bar) -> None:
         """Fill what this bar fills. Raises Transient, after which the same bar comes again."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from tradetape.schemas import CloseStatus, TradeClosed, times
+from tradetape.schemas.names import record_key
 from tradetape.streams.positions.position import Plain, Position, money
 from tradetape.streams.positions.price_range import Life, PriceRange
 
@@ -43,7 +44,7 @@ class Closing(NamedTuple):
     @property
     def key(self) -> bytes:
         """The key of its records."""
-        return f"{self.position.trade['venue']}:{self.position.trade['symbol']}".encode()
+        return record_key(self.position.trade["venue"], self.position.trade["symbol"])
 
     @property
     def life(self) -> Life | None:
