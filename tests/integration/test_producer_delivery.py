@@ -434,9 +434,11 @@ def test_inputs_that_arrived_by_themselves_are_not_sent_again(
     assert len(on_the_tape(kafka, f"{topic_prefix}trade-signals")) == 50
 
 
+@pytest.mark.parametrize("batch", ["10000", "2"])
 def test_a_record_that_its_topic_refuses_is_parked_and_its_neighbours_arrive_in_order(
-    kafka: str, topic_prefix: str
+    kafka: str, topic_prefix: str, batch: str
 ) -> None:
+    """Those of its own batch, which is refused with it, and those of the batches behind."""
     catalogue = CATALOGUE.with_prefix(topic_prefix)
     admin = admin_client(KafkaSettings(bootstrap_servers=kafka))
     topic = f"{topic_prefix}trade-signals"
@@ -446,7 +448,7 @@ def test_a_record_that_its_topic_refuses_is_parked_and_its_neighbours_arrive_in_
     delivered: list[Delivered] = []
     with Producer(
         bootstrap_servers=kafka, source="bot", catalogue=catalogue, on_delivery=delivered.append,
-        kafka_options={"compression.type": "none"},
+        kafka_options={"compression.type": "none", "batch.num.messages": batch},
     ) as tape:  # fmt: skip
         emitted = [tape.emit(signal(number, tags={"note": "x" * 3_000} if number == 4 else {})) for number in range(10)]
         assert tape.flush(DEADLINE_S)

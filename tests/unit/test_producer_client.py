@@ -20,7 +20,9 @@ def test_a_batch_refused_while_the_next_one_is_on_its_way_is_not_called_delivere
         delivered.append(error)
 
     with scripted_broker() as broker:
-        client = Client("test", KafkaSettings(bootstrap_servers=broker.address), only_failures=False, linger_ms=1)
+        client = Client(
+            "test", KafkaSettings(bootstrap_servers=broker.address), only_failures=False, is_gapless=True, linger_ms=1
+        )
         client.produce(TOPIC, b"first", partition=LED, on_delivery=report)
         assert broker.has_been_asked.wait(DEADLINE_S)
         client.produce(TOPIC, b"second", partition=LED, on_delivery=report)

@@ -26,6 +26,7 @@ FIXED = {
 }
 """What order, durability and co-partitioning with Java and Faust rest on."""
 UNTIMED = {"message.timeout.ms": 0}
+PURGE_TIMEOUT_S = 1.0
 DEFAULTS: Mapping[str, Any] = {
     "compression.type": "lz4",
     "queue.buffering.max.messages": 40_000,
@@ -37,12 +38,18 @@ DEFAULTS: Mapping[str, Any] = {
 
 
 class Client:
-    """One librdkafka producer. Each record brings its own report, called from `poll`; `only_failures` spares the others."""
+    """One librdkafka producer. Each record brings its own report, called from `poll`; `only_failures` spares the others.
 
-    def __init__(self, name: str, settings: KafkaSettings, *, only_failures: bool, linger_ms: int) -> None:
+    One that `is_gapless` sends nothing behind a batch that was refused, and is beyond use then: `poll` raises the error.
+    """
+
+    def __init__(
+        self, name: str, settings: KafkaSettings, *, only_failures: bool, is_gapless: bool, linger_ms: int
+    ) -> None:
         """`linger_ms` is how long a record waits for others; under load batches fill up by themselves. Raises SettingsError."""
         defaults = {**DEFAULTS, "linger.ms": linger_ms, "client.id": f"tradetape-{name}"}
-        config = settings.client_config(defaults, fixed={**FIXED, **UNTIMED})
+        fixed = {**FIXED, **UNTIMED, "enable.gapless.guarantee": is_gapless}
+        config = settings.client_config(defaults, fixed=fixed)
         if str(config["queue.buffering.max.messages"]) == "0":
             raise SettingsError(f"{kafka_variable('queue.buffering.max.messages')} must be a limit: 1 or more")
         config |= {
@@ -69,7 +76,13 @@ class Client:
     def purge(self) -> None:
         """Give up what is unreported; each is reported as failed."""
         self._producer.purge()
-        self._producer.flush(1.0)
+        try:
+            self._producer.flush(PURGE_TIMEOUT_S)
+        except KafkaException as error:
+            if not self.is_beyond_use(error.args[0]):
+                raise
+            # Told once, in place of the reports that come now.
+            self._producer.flush(PURGE_TIMEOUT_S)
 
     def answered(self) -> None:
         """A broker acknowledged a record."""

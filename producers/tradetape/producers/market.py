@@ -292,7 +292,7 @@ class Market:
                     self._drop(update, "overflow")
 
     def _connect(self) -> Client:
-        return Client("market", self._settings, only_failures=True, linger_ms=LINGER_MS)
+        return Client("market", self._settings, only_failures=True, is_gapless=False, linger_ms=LINGER_MS)
 
 
 class _Underway(msgspec.Struct, frozen=True, gc=False):

@@ -38,7 +38,7 @@ TROUBLE_S = 1.0
 INPUT_GRACE_S = 2.0
 """How long an input waits to hear that it arrived as a market update, before it is sent a second time."""
 HOUSEKEEPING_S = 0.1
-"""Often, since a log that is long beyond its measure costs whoever emits next the time to cut it."""
+"""Often: the longer the log is beyond its measure, the longer it takes to cut, and whoever emits just then waits for it."""
 
 
 class Pump:
@@ -108,8 +108,10 @@ class Pump:
             logger.warning("OUTBOX [%s]", error)
 
     def _run(self) -> None:
+        pause_s = 0.0
         while not self._stopping.is_set():
             try:
+                self._take_reports(pause_s)
                 pause_s = self._step()
             except OutboxError as error:
                 logger.warning("OUTBOX [%s]", error)
@@ -117,12 +119,20 @@ class Pump:
             except Exception:  # noqa: BLE001  # whatever it is, decisions must not stay behind for it
                 logger.exception("PUMP [goes on after an error of its own]")
                 pause_s = TROUBLE_S
+
+    def _take_reports(self, pause_s: float) -> None:
+        """Wait for reports while there are any to come, otherwise for a record, for so long."""
+        try:
             if any(lane.is_busy for lane in self._lanes.values()):
                 self._poll_s = POLL_S if self._client.poll(self._poll_s) else min(2 * self._poll_s, LONGEST_POLL_S)
             else:
                 self._client.poll(0)
                 self._wake.wait(pause_s)
-            self._wake.clear()
+        except KafkaException as error:
+            if not self._client.is_beyond_use(error.args[0]):
+                raise
+            self._failed_for_good(error.args[0])
+        self._wake.clear()
 
     def _step(self) -> float:
         """Do what can be done now; after how many seconds there may be more."""
@@ -239,4 +249,5 @@ class Pump:
 
     def _connect(self) -> Client:
         # A decision waits for nobody: its trade is all the later for it.
-        return Client("decision", self._settings, only_failures=False, linger_ms=0)
+        # And none overtakes another: a round may travel as several batches.
+        return Client("decision", self._settings, only_failures=False, is_gapless=True, linger_ms=0)
