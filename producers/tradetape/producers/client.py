@@ -50,6 +50,9 @@ class Client:
         defaults = {**DEFAULTS, "linger.ms": linger_ms, "client.id": f"tradetape-{name}"}
         fixed = {**FIXED, **UNTIMED, "enable.gapless.guarantee": is_gapless}
         config = settings.client_config(defaults, fixed=fixed)
+        if config["enable.idempotence"] is not True:
+            # Weakened in a development mode; librdkafka has the one only with the other.
+            config["enable.gapless.guarantee"] = False
         if str(config["queue.buffering.max.messages"]) == "0":
             raise SettingsError(f"{kafka_variable('queue.buffering.max.messages')} must be a limit: 1 or more")
         config |= {
