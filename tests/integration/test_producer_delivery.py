@@ -436,7 +436,7 @@ def test_inputs_that_arrived_by_themselves_are_not_sent_again(
 
 @pytest.mark.parametrize("batch", ["10000", "2"])
 def test_a_record_that_its_topic_refuses_is_parked_and_its_neighbours_arrive_in_order(
-    kafka: str, topic_prefix: str, batch: str
+    kafka: str, topic_prefix: str, batch: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Those of its own batch, which is refused with it, and those of the batches behind."""
     catalogue = CATALOGUE.with_prefix(topic_prefix)
@@ -457,6 +457,7 @@ def test_a_record_that_its_topic_refuses_is_parked_and_its_neighbours_arrive_in_
     firsts = list(dict.fromkeys(body(one, "TradeSignal")["event_id"] for one in on_the_tape(kafka, topic)))
     assert firsts == good
     assert [one.event_id for one in delivered] == good
+    assert "experimental" not in caplog.text
 
 
 def failing_once(client: Client, code: int) -> None:
