@@ -128,3 +128,4 @@ def test_where_it_is_not_known_where_the_time_was_all_of_the_day_is_told_again(
     before_us = times.from_datetime(NOON - timedelta(minutes=1))
     market.tell_from(partition_of(rig, last), ear.market, before_us, lambda: None)
     eventually("they are told", lambda: len(ear.closed) == 100)
+    assert ear.closed == list(range(1, 101))

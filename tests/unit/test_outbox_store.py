@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -139,8 +140,10 @@ def test_the_lock_of_a_killed_owner_is_free(tmp_path: Path) -> None:
         f"OutboxStore(Path({str(tmp_path / 'bot')!r}), name='bot', durability='process', max_bytes=1)\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    subprocess.run([sys.executable, "-c", script], timeout=60, check=False)
-    opened(tmp_path).close()
+    assert subprocess.run([sys.executable, "-c", script], timeout=60, check=False).returncode == -signal.SIGKILL
+    outbox = opened(tmp_path)
+    assert outbox.totals().events == 0
+    outbox.close()
 
 
 def test_a_folder_that_cannot_be_written_is_named_with_the_setting_that_mends_it(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def drop(connection: psycopg.Connection, one: Drop) -> bool:
         except sqlstate.InsufficientPrivilege as error:
             raise RetentionRefused(first_line(error)) from error
         except psycopg.OperationalError as error:
-            raise DatabaseUnavailable(f"PostgreSQL: {str(error).partition(chr(10))[0]}") from error
+            raise DatabaseUnavailable(f"PostgreSQL: {first_line(error)}") from error
         return bool(found and found[0])
     raise DatabaseUnavailable(
         f"{one.table} {one.month:%Y-%m} is in use by a long query; nothing of it was dropped: try again later"
