@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 import sqlite3
 import subprocess
@@ -128,6 +129,31 @@ def test_close_is_bounded_in_every_weather_and_the_next_producer_sends_the_rest(
         assert successor.flush(DRAIN_S)
     found = on_the_topic(broker, catalogue, TradeSignal)
     assert len({fields["event_id"] for fields in found}) == 400
+
+
+def test_close_gives_up_a_batch_that_a_stopped_broker_has_in_hand_and_the_next_producer_sends_it(
+    broker: ExposedBroker, catalogue: Catalogue, caplog: pytest.LogCaptureFixture
+) -> None:
+    tape = Producer(bootstrap_servers=broker.address, source="bot", catalogue=catalogue)
+    decided = [tape.emit(signal(0))]
+    assert tape.flush(DRAIN_S)
+    process = broker.process()
+    process.suspend()
+    try:
+        for number in range(1, 50):
+            decided.append(tape.emit(signal(number)))
+            tape.emit(update(number))
+        assert not tape.flush(0.5)
+        tape.close(0.1)
+    finally:
+        process.resume()
+    with Producer(bootstrap_servers=broker.address, source="bot", catalogue=catalogue) as successor:
+        assert successor.flush(DRAIN_S)
+    found = on_the_topic(broker, catalogue, TradeSignal)
+    for coin in range(SERIES):
+        of_one = [one.event_id for one in decided if one.symbol == f"COIN{coin}USDT"]
+        assert list(dict.fromkeys(one["event_id"] for one in found if one["event_id"] in of_one)) == of_one
+    assert not [one for one in caplog.records if one.levelno > logging.ERROR]
 
 
 def test_a_broker_that_comes_back_from_a_kill_or_a_pause_finds_the_producer_as_it_was(

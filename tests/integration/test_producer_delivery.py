@@ -460,34 +460,36 @@ def test_a_record_that_its_topic_refuses_is_parked_and_its_neighbours_arrive_in_
     assert "experimental" not in caplog.text
 
 
-def failing_once(client: Client, code: int) -> None:
-    """Let a client refuse its next record with an error of librdkafka's, as its `produce` raises it."""
-    produce = client.produce
+def failing_once(client: Client, code: int, *, told_by: str = "produce") -> None:
+    """Let a client fail once with an error of librdkafka's, as its `produce` or its `poll` raises it."""
+    working = getattr(client, told_by)
 
-    def refuse(*_: Any, **__: Any) -> None:
-        client.produce = produce
+    def fail(*_: Any, **__: Any) -> None:
+        setattr(client, told_by, working)
         raise KafkaException(KafkaError(code))
 
-    client.produce = refuse
+    setattr(client, told_by, fail)
 
 
+@pytest.mark.parametrize("told_by", ["produce", "poll"])
 def test_a_client_that_is_beyond_use_is_replaced_and_nothing_is_lost(
-    kafka: str, catalogue: Catalogue, topic_prefix: str
+    kafka: str, catalogue: Catalogue, topic_prefix: str, told_by: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Producer(bootstrap_servers=kafka, source="bot", catalogue=catalogue) as tape:
         clients = (tape._market.client, tape._pump.client)
         for client in clients:
-            failing_once(client, KafkaError._FATAL)
+            failing_once(client, KafkaError._FATAL, told_by=told_by)
         for number in range(20):
             tape.emit(update(number))
             tape.emit(signal(number))
         assert tape.flush(DEADLINE_S)
         assert (tape.health().dropped, tape.health().outbox.held) == ({}, {})
-        assert tape._market.client is not clients[0]
-        assert tape._pump.client is not clients[1]
+        eventually("another client for market updates", lambda: tape._market.client is not clients[0])
+        eventually("another client for decisions", lambda: tape._pump.client is not clients[1])
     for topic, record in (("indicator-updates", "IndicatorUpdate"), ("trade-signals", "TradeSignal")):
         found = {body(one, record)["event_id"] for one in on_the_tape(kafka, topic_prefix + topic)}
         assert len(found) == 20
+    assert "error of its own" not in caplog.text
 
 
 def test_a_record_that_produce_refuses_at_once_costs_no_client(

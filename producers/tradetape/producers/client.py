@@ -5,6 +5,8 @@ What waits is bounded by who owns it, the outbox or the buffer, never by a timeo
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +29,7 @@ FIXED = {
 """What order, durability and co-partitioning with Java and Faust rest on."""
 UNTIMED = {"message.timeout.ms": 0}
 PURGE_TIMEOUT_S = 1.0
+PURGE_POLL_S = 0.05
 DEFAULTS: Mapping[str, Any] = {
     "compression.type": "lz4",
     "queue.buffering.max.messages": 40_000,
@@ -40,7 +43,7 @@ DEFAULTS: Mapping[str, Any] = {
 class Client:
     """One librdkafka producer. Each record brings its own report, called from `poll`; `only_failures` spares the others.
 
-    One that `is_gapless` sends nothing behind a batch that was refused, and is beyond use then: `poll` raises the error.
+    One that `is_gapless` sends nothing behind a batch that was refused, and is beyond use then: see `is_beyond_use`.
     """
 
     def __init__(
@@ -71,21 +74,15 @@ class Client:
         self.unreported = self._producer.__len__
         """How many records wait or are on their way."""
 
-    @staticmethod
-    def is_beyond_use(error: KafkaError) -> bool:
-        """Whether a client that said this sends nothing any more. From `produce` the code alone says so."""
-        return error.fatal() or error.code() == KafkaError._FATAL
-
     def purge(self) -> None:
         """Give up what is unreported; each is reported as failed."""
         self._producer.purge()
-        try:
-            self._producer.flush(PURGE_TIMEOUT_S)
-        except KafkaException as error:
-            if not self.is_beyond_use(error.args[0]):
-                raise
-            # Told once, in place of the reports that come now.
-            self._producer.flush(PURGE_TIMEOUT_S)
+        deadline = time.monotonic() + PURGE_TIMEOUT_S
+        while self.unreported() and time.monotonic() < deadline:
+            # What was on its way leaves a gap, which a gapless client tells in between. Its `flush` would go on calling
+            # back while that error is set, and those reports would be lost.
+            with contextlib.suppress(KafkaException):
+                self.poll(PURGE_POLL_S)
 
     def answered(self) -> None:
         """A broker acknowledged a record."""
@@ -99,3 +96,10 @@ class Client:
         self.last_error = self._denial or error.str()
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.is_connected = False
+
+
+def is_beyond_use(error: KafkaException) -> bool:
+    """Whether the client that raised it from `produce` or `poll` sends nothing any more."""
+    why: KafkaError = error.args[0]
+    # From `produce` the code alone says so.
+    return why.fatal() or why.code() == KafkaError._FATAL

@@ -10,7 +10,6 @@ way or was dropped: `take_along` gives it to the outbox, `fate_of` says whether 
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections import Counter
@@ -21,7 +20,7 @@ from itertools import islice
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from tradetape.producers.client import Client
+from tradetape.producers.client import Client, is_beyond_use
 from tradetape.producers.connection import KafkaSettings, logger
 from tradetape.producers.newest_wins import NewestWins, Update
 
@@ -111,9 +110,7 @@ class Market:
         """Take what the client has to report, if it is not too much. For whoever emits, outside of its own lock."""
         if self.client.unreported() <= SERVED_AT_MOST:
             self._served_at = self.offered
-            # A client that is beyond use says so again to the next that it is given.
-            with contextlib.suppress(KafkaException):
-                self._serve()
+            self._serve()
 
     def fate_of(self, event_id: str) -> Fate:
         """What became of an update that was taken along; who asks of one on its way will soon be told."""
@@ -206,8 +203,19 @@ class Market:
         return min(BUSY_POLL_S * 2.0 ** min(self._still_turns, 10), POLL_S)
 
     def _serve(self) -> None:
-        self.client.poll(0)
+        try:
+            self.client.poll(0)
+        except KafkaException as error:
+            if not is_beyond_use(error):
+                raise
+            self._broke(error)
         self._count_delivered()
+
+    def _broke(self, error: KafkaException) -> None:
+        """The client sends nothing any more. It is replaced later: giving it up takes time, and this may be who emits."""
+        logger.warning("CLIENT [%s; going on with another one]", error.args[0].str())
+        with self._lock:
+            self._is_broken, self._room = True, 0
 
     def _count_delivered(self) -> None:
         """What was handed over and neither failed nor waits; a report for each would slow `emit` down.
@@ -253,12 +261,10 @@ class Market:
         except BufferError:
             return False
         except KafkaException as error:
-            if not self.client.is_beyond_use(error.args[0]):
+            if not is_beyond_use(error):
                 self._drop(update, error.args[0].name())
                 return True
-            # Not here: giving a client up takes time, and this may be the thread of whoever emits.
-            logger.warning("CLIENT [%s; going on with another one]", error.args[0].str())
-            self._is_broken, self._room = True, 0
+            self._broke(error)
             return False
         self._handed_over += 1
         self._room -= 1

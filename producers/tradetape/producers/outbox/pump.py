@@ -15,7 +15,7 @@ from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from tradetape.producers.client import Client
+from tradetape.producers.client import Client, is_beyond_use
 from tradetape.producers.connection import KafkaSettings, logger
 from tradetape.producers.errors import OutboxError
 from tradetape.producers.market import Fate
@@ -111,8 +111,7 @@ class Pump:
         pause_s = 0.0
         while not self._stopping.is_set():
             try:
-                self._take_reports(pause_s)
-                pause_s = self._step()
+                pause_s = self._turn(pause_s)
             except OutboxError as error:
                 logger.warning("OUTBOX [%s]", error)
                 pause_s = TROUBLE_S
@@ -120,18 +119,27 @@ class Pump:
                 logger.exception("PUMP [goes on after an error of its own]")
                 pause_s = TROUBLE_S
 
+    def _turn(self, pause_s: float) -> float:
+        """Wait for so long at most, then do what there is to do; after how many seconds there may be more."""
+        try:
+            self._take_reports(pause_s)
+            return self._step()
+        except KafkaException as error:
+            if not is_beyond_use(error):
+                raise
+            # Another one goes on from the oldest unreported record of each lane.
+            logger.warning("CLIENT [%s; going on with another one]", error.args[0].str())
+            self._client.purge()
+            self._client = self._connect()
+            return 0.0
+
     def _take_reports(self, pause_s: float) -> None:
         """Wait for reports while there are any to come, otherwise for a record, for so long."""
-        try:
-            if any(lane.is_busy for lane in self._lanes.values()):
-                self._poll_s = POLL_S if self._client.poll(self._poll_s) else min(2 * self._poll_s, LONGEST_POLL_S)
-            else:
-                self._client.poll(0)
-                self._wake.wait(pause_s)
-        except KafkaException as error:
-            if not self._client.is_beyond_use(error.args[0]):
-                raise
-            self._failed_for_good(error.args[0])
+        if any(lane.is_busy for lane in self._lanes.values()):
+            self._poll_s = POLL_S if self._client.poll(self._poll_s) else min(2 * self._poll_s, LONGEST_POLL_S)
+        else:
+            self._client.poll(0)
+            self._wake.wait(pause_s)
         self._wake.clear()
 
     def _step(self) -> float:
@@ -223,9 +231,8 @@ class Pump:
         except BufferError:
             return False
         except KafkaException as error:
-            if self._client.is_beyond_use(error.args[0]):
-                self._failed_for_good(error.args[0])
-                return False
+            if is_beyond_use(error):
+                raise
             lane.sent(record)
             lane.reported(record, Failure(error.args[0].name(), error.args[0].str()))
             return True
@@ -240,12 +247,6 @@ class Pump:
             self._on_arrival(lane.topic, record.event_id)
         else:
             lane.reported(record, Failure(error.name(), error.str()))
-
-    def _failed_for_good(self, error: KafkaError) -> None:
-        """Such a client sends no more; another one goes on from the oldest unreported record of each lane."""
-        logger.warning("CLIENT [%s; going on with another one]", error.str())
-        self._client.purge()
-        self._client = self._connect()
 
     def _connect(self) -> Client:
         # A decision waits for nobody: its trade is all the later for it.
