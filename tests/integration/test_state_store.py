@@ -156,6 +156,22 @@ def test_an_event_from_the_future_is_counted_and_does_not_freeze_its_key(
     assert store.results == {"future": 1, "applied": 1}
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_event_from_the_future_takes_none_of_its_batch_with_it(
+    store: StateStore, client: redis_client.Redis, reader: StateReader, place: int
+) -> None:
+    of_now = [candle(now() - timedelta(seconds=30), close="10"), candle(now(), close="11")]
+    of_now.insert(place, candle(now() + timedelta(seconds=60), close="12"))
+    of_now.insert(place, candle(now() + timedelta(seconds=70), close="12.5"))
+    client.script_flush()
+    project(store, *of_now, candle(now(), symbol="ETHUSDT"))
+    found = reader.candle("binance", "BTCUSDT", "1m")
+    assert found is not None
+    assert found.close == Decimal(11)
+    assert reader.candle("binance", "ETHUSDT", "1m") is not None
+    assert store.results["future"] == 2
+
+
 def test_a_redis_that_forgot_the_script_is_told_again(store: StateStore, client: redis_client.Redis) -> None:
     at = wall_clock_us()
     for number in range(3):

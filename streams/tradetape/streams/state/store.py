@@ -44,26 +44,31 @@ class StateStore:
         """A store with a client of its own."""
         return cls(connect(url), Keys(prefix))
 
-    def write(self, writes: Sequence[Write]) -> None:
-        """Apply each change that is news to its key. Raises StateUnavailable; then all may be written again."""
-        for start in range(0, len(writes), PIPELINE_KEYS):
-            self._write(writes[start : start + PIPELINE_KEYS])
+    def write(self, writes: Sequence[Write]) -> list[Write]:
+        """Apply each change that is news to its key; returns those from the future, of which none was applied.
 
-    def _write(self, writes: Sequence[Write]) -> None:
+        Raises StateUnavailable; then all may be written again.
+        """
+        early: list[Write] = []
+        for start in range(0, len(writes), PIPELINE_KEYS):
+            early += self._write(writes[start : start + PIPELINE_KEYS])
+        return early
+
+    def _write(self, writes: Sequence[Write]) -> list[Write]:
         with mapped_errors():
             answers = self._evaluate(writes)
-            unknown = [one for one, answer in zip(writes, answers, strict=True) if isinstance(answer, NoScriptError)]
+            unknown = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
             if unknown:
                 # Redis forgot the scripts: a restart, a failover or SCRIPT FLUSH.
                 for script in self._scripts.values():
                     self._client.script_load(script)
-                answers = [answer for answer in answers if not isinstance(answer, NoScriptError)] + self._evaluate(
-                    unknown
-                )
+                for place, answer in zip(unknown, self._evaluate([writes[one] for one in unknown]), strict=True):
+                    answers[place] = answer
         for answer in answers:
             if isinstance(answer, Exception):
                 raise unavailable(answer) from answer
         self.results.update(RESULTS[answer] for answer in answers)
+        return [one for one, answer in zip(writes, answers, strict=True) if RESULTS[answer] == "future"]
 
     def _evaluate(self, writes: Sequence[Write]) -> list[Any]:
         pipeline = self._client.pipeline(transaction=False)

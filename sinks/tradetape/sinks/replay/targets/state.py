@@ -135,13 +135,14 @@ class PastStore(StateStore):
         self._now_us = now_us
         self._waiting: dict[str, Write] = {}
 
-    def write(self, writes: Sequence[Write]) -> None:
+    def write(self, writes: Sequence[Write]) -> list[Write]:
         """Hold them until they are settled. Raises ReplayRefused."""
         for one in writes:
             held = self._waiting.get(one.slot)
             self._waiting[one.slot] = one if held is None else one.joined(held)
         if len(self._waiting) > MAX_SERIES:
             raise ReplayRefused(f"the state has more than {MAX_SERIES:,} keys; narrow it down with --topics")
+        return []
 
     def settle(self, stream_time_us: int) -> None:
         """Write what is held, as if it were now that instant. Raises StateUnavailable."""
