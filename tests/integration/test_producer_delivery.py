@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import Any
@@ -32,7 +32,9 @@ from tradetape.producers.client import Client
 from tradetape.producers.connection import KafkaSettings
 from tradetape.producers.market import Market
 from tradetape.producers.outbox import pump as pump_module
+from tradetape.producers.outbox.lane import Lane
 from tradetape.producers.outbox.pump import Pump
+from tradetape.producers.outbox.store import OutboxStore
 from tradetape.schemas import (
     CATALOGUE,
     Action,
@@ -61,11 +63,11 @@ def update(number: int = 0, *, symbol: str = "BTCUSDT", **given: Any) -> Indicat
     )
 
 
-def signal(number: int = 0, **given: Any) -> TradeSignal:
+def signal(number: int = 0, *, symbol: str = "BTCUSDT", **given: Any) -> TradeSignal:
     return TradeSignal(
         strategy_id="rsi-dip",
         venue="binance",
-        symbol="BTCUSDT",
+        symbol=symbol,
         timeframe="1m",
         bar_close_time=FIRST_CLOSE + timedelta(minutes=number),
         action=Action.ENTER,
@@ -275,6 +277,52 @@ def test_a_backlog_of_more_than_two_rounds_arrives_once_and_in_order(
     assert seen == list(range(1, count + 1))
 
 
+def test_decisions_that_arrive_one_after_the_other_are_removed_together_and_go_once(
+    kafka: str, catalogue: Catalogue, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flush does not wait for that."""
+    monkeypatch.setattr(pump_module, "REMOVAL_S", 2 * DEADLINE_S)
+    calls = Counter[str]()
+    for method in ("oldest", "remove"):
+        count_calls(monkeypatch, OutboxStore, method, calls)
+    with Producer(bootstrap_servers=kafka, source="bot", catalogue=catalogue) as tape:
+        for number in range(10):
+            tape.emit(signal(number))
+            eventually("it arrived", has_delivered(tape, number + 1))
+        assert calls == {"oldest": 10}, "nor is there a look for more where all that waits has arrived"
+        assert tape.health().outbox.events == 10
+        assert tape.flush(DEADLINE_S)
+        assert tape.health().outbox.events == 0
+        assert calls["remove"] == 1
+        for number in range(10, 110):
+            tape.emit(signal(number))
+        eventually("nearly all are removed", lambda: tape.health().outbox.events < pump_module.SLICE_RECORDS)
+    assert len(on_the_tape(kafka, f"{topic_prefix}trade-signals")) == 110
+
+
+def test_where_only_some_of_a_round_arrive_the_others_go_again_at_once(
+    kafka: str, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump_module, "REMOVAL_S", 2 * DEADLINE_S)
+    strict_topic(kafka, f"{topic_prefix}trade-signals")
+    with Producer(
+        bootstrap_servers=kafka, source="bot", catalogue=CATALOGUE.with_prefix(topic_prefix),
+        kafka_options={"compression.type": "none"},
+    ) as tape:  # fmt: skip
+        with monkeypatch.context() as held:
+            held.setattr(Lane, "may_send", lambda *_: False)
+            for number in range(10):
+                tags = {"note": "x" * 3_000} if number == 4 else {}
+                tape.emit(signal(number, symbol=f"COIN{number}USDT", tags=tags))
+        eventually("one is parked", lambda: tape.health().outbox.parked == 1, timeout_s=DEADLINE_S)
+        eventually("all others arrived", has_delivered(tape, 9), timeout_s=DEADLINE_S)
+
+
+def has_delivered(tape: Producer, count: int) -> Callable[[], bool]:
+    """Whether so many events have arrived, for `eventually`."""
+    return lambda: tape.health().delivered == count
+
+
 def test_decisions_that_cannot_be_delivered_wait_in_the_outbox_and_emit_did_not_wait(away: str) -> None:
     tape = Producer(bootstrap_servers=away, source="bot")
     before = time.monotonic()
@@ -350,9 +398,9 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, owner: type, method: str, into:
     """Count the calls of a method under its name."""
     called = getattr(owner, method)
 
-    def counting(self: object) -> object:
+    def counting(self: object, *given: Any, **named: Any) -> object:
         into[method] += 1
-        return called(self)
+        return called(self, *given, **named)
 
     monkeypatch.setattr(owner, method, counting)
 
@@ -413,6 +461,18 @@ def test_a_decision_takes_along_the_inputs_that_have_not_arrived(
     assert body(found, "TradeSignal")["event_id"] == decision.event_id
 
 
+def test_a_decision_may_name_any_of_so_many_recent_updates(closed_port: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are forgotten one by one; a thousand at a time would be felt by whoever emits just then."""
+    monkeypatch.setattr(market_module, "RECENT_EVENTS", 100)
+    tape = Producer(bootstrap_servers=closed_port, source="bot", buffer_events=10)
+    seen = [tape.emit(update(number)).event_id for number in range(251)]
+    tape.emit(signal(1, input_event_ids=[seen[151]]))
+    assert tape.health().outbox.events == 2
+    tape.emit(signal(2, input_event_ids=[seen[20]]))
+    assert tape.health().outbox.events == 3, "an update from before takes no part"
+    tape.close(0.1)
+
+
 def test_an_input_that_many_decisions_name_is_taken_along_once(closed_port: str) -> None:
     with Producer(bootstrap_servers=closed_port, source="bot") as tape:
         seen = tape.emit(update())
@@ -440,11 +500,8 @@ def test_a_record_that_its_topic_refuses_is_parked_and_its_neighbours_arrive_in_
 ) -> None:
     """Those of its own batch, which is refused with it, and those of the batches behind."""
     catalogue = CATALOGUE.with_prefix(topic_prefix)
-    admin = admin_client(KafkaSettings(bootstrap_servers=kafka))
     topic = f"{topic_prefix}trade-signals"
-    strict = NewTopic(topic, PARTITIONS, 1, config={"max.message.bytes": "2000"})
-    for future in admin.create_topics([strict]).values():
-        future.result()
+    strict_topic(kafka, topic)
     delivered: list[Delivered] = []
     with Producer(
         bootstrap_servers=kafka, source="bot", catalogue=catalogue, on_delivery=delivered.append,
@@ -458,6 +515,14 @@ def test_a_record_that_its_topic_refuses_is_parked_and_its_neighbours_arrive_in_
     assert firsts == good
     assert [one.event_id for one in delivered] == good
     assert "experimental" not in caplog.text
+
+
+def strict_topic(kafka: str, name: str) -> None:
+    """Make a topic that takes no record of more than 2,000 bytes."""
+    made = NewTopic(name, PARTITIONS, 1, config={"max.message.bytes": "2000"})
+    admin = admin_client(KafkaSettings(bootstrap_servers=kafka))
+    for future in admin.create_topics([made]).values():
+        future.result()
 
 
 def failing_once(client: Client, code: int, *, told_by: str = "produce") -> None:

@@ -36,7 +36,7 @@ def test_what_arrived_is_settled_once_and_the_next_round_may_go() -> None:
     assert lane.is_busy
     assert not lane.may_send(0), "rounds do not overlap"
     lane.reported(stored(1), None)
-    assert lane.settle(0) == Settled([stored(1)], [])
+    assert lane.settle(0) == Settled([stored(1)], [], is_whole=True)
     assert lane.settle(0) is None
     assert lane.may_send(0)
 
@@ -61,6 +61,7 @@ def test_a_refused_batch_is_tried_record_by_record_until_past_the_last_one_refus
     lane = Lane("t")
     settled = round_of(lane, range(1, 6), {2: TOO_LARGE, 3: TOO_LARGE})
     assert [one.number for one in settled.arrived] == [5, 4, 1]
+    assert not settled.is_whole
     assert settled.refused == [], "the batch was refused, not yet the record"
     assert lane.held_by is None
     waiting = [stored(2), stored(3), stored(6)]
@@ -68,7 +69,7 @@ def test_a_refused_batch_is_tried_record_by_record_until_past_the_last_one_refus
     alone = round_of(lane, range(2, 3), {2: TOO_LARGE})
     assert alone.refused == [(stored(2), TOO_LARGE)]
     assert lane.round_of([stored(3), stored(6)]) == [stored(3)]
-    assert round_of(lane, range(3, 4)) == Settled([stored(3)], []), "its neighbour was innocent"
+    assert round_of(lane, range(3, 4)) == Settled([stored(3)], [], is_whole=True), "its neighbour was innocent"
     assert lane.round_of([stored(6), stored(7)]) == [stored(6), stored(7)]
 
 
@@ -77,6 +78,7 @@ def test_what_we_gave_up_ourselves_holds_and_parks_nothing(failures: dict[int, F
     lane = Lane("t")
     settled = round_of(lane, range(1, 3), failures)
     assert settled.refused == []
+    assert not settled.is_whole
     assert lane.held_by is None
     assert lane.may_send(0)
     assert lane.round_of([stored(2), stored(3)]) == [stored(2), stored(3)]

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from enum import Enum
-from itertools import islice
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message
@@ -27,7 +26,7 @@ from tradetape.producers.newest_wins import NewestWins, Update
 CLIENT_RECORDS = 30_000
 """How many may be in the client's hands; those cannot be replaced by newer ones any more."""
 RECENT_EVENTS = 8_192
-"""How many updates back, at least half of it, a decision may name its inputs and have them taken along."""
+"""How many updates back a decision may name its inputs and have them taken along."""
 SLICE_RECORDS = 25
 """How many are handed over before whoever emits gets a turn."""
 LINGER_MS = 1
@@ -68,9 +67,9 @@ class Market:
         self._buffer = NewestWins(max_events=max_events, max_bytes=max_bytes)
         # Reentrant: giving a client up makes it report, in the middle of what holds the lock.
         self._lock = threading.RLock()
-        self._underway: dict[str, Update] = {}
+        self._underway: OrderedDict[str, Update] = OrderedDict()
         """By event id, those that are not known to have arrived; some of them may have."""
-        self._lost: dict[str, Update] = {}
+        self._lost: OrderedDict[str, Update] = OrderedDict()
         self._taken: set[str] = set()
         """What decisions took along, and of it what arrived by itself."""
         self._arrived: set[str] = set()
@@ -97,9 +96,10 @@ class Market:
             if not (may_drop or self._buffer.has_room_for(update)):
                 return False
             self.offered += 1
+            # Forgotten one by one: thousands at a time would take whoever emits just then a millisecond.
             self._underway[update.event_id] = update
             if len(self._underway) > RECENT_EVENTS:
-                self._underway = _newer_half(self._underway)
+                self._underway.popitem(last=False)
             if self._buffer.bytes == 0 and (self._room > 0 or self._finds_room()) and self._hand_over(update):
                 return True
             for dropped in self._buffer.put(update):
@@ -284,7 +284,7 @@ class Market:
         self._underway.pop(update.event_id, None)
         self._lost[update.event_id] = update
         if len(self._lost) > RECENT_EVENTS:
-            self._lost = _newer_half(self._lost)
+            self._lost.popitem(last=False)
         self._on_drop(update, reason)
 
     def _replace_client(self) -> None:
@@ -310,8 +310,3 @@ class _Underway(msgspec.Struct, frozen=True, gc=False):
     def __call__(self, error: KafkaError | None, _: Message) -> None:
         if error is not None:
             self.market.failed(self.update, error)
-
-
-def _newer_half(updates: dict[str, Update]) -> dict[str, Update]:
-    """Without the older ones; so forgetting them costs next to nothing for each."""
-    return dict(islice(updates.items(), len(updates) // 2, None))

@@ -31,6 +31,8 @@ class Settled(NamedTuple):
     arrived: list[Stored]
     refused: list[tuple[Stored, Failure]]
     """Records that are to be parked."""
+    is_whole: bool
+    """Whether all of it arrived."""
 
 
 class Lane:
@@ -78,7 +80,7 @@ class Lane:
         """What the round came to, once it is over; None before."""
         if self._unreported or not self._round_size:
             return None
-        settled = Settled(self._arrived, self._judge(now_s))
+        settled = Settled(self._arrived, self._judge(now_s), not self._failed)
         self._arrived, self._failed, self._round_size = [], [], 0
         return settled
 

@@ -8,9 +8,11 @@ writes, and would get it back only after whatever the pump does at one go, or af
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException, Message
@@ -33,6 +35,9 @@ POLL_S, LONGEST_POLL_S = 0.005, 0.02
 """How long a record that comes while others are on their way may wait until the pump looks: twice as long each time while
 nothing is reported, since each look takes the interpreter from whoever emits."""
 IDLE_S = 0.5
+REMOVAL_S = 0.05
+"""How long what arrived may wait to be removed with what arrives meanwhile: a removal writes to the disk, and holds the lock
+that `emit` needs. After a crash that much more comes twice."""
 TROUBLE_S = 1.0
 """How long the pump leaves a disk alone that refused it."""
 INPUT_GRACE_S = 2.0
@@ -62,6 +67,9 @@ class Pump:
         self._clock = clock
         self._lanes: dict[str, Lane] = {}
         self._unremoved: dict[str, list[Stored]] = {}
+        """What arrived and is still in the outbox, by topic. A next round begins behind it."""
+        self._removal_at = math.inf
+        self._waiters = 0
         self._asked_since: dict[str, float] = {}
         self._housekeeping_at = 0.0
         self._poll_s = POLL_S
@@ -88,13 +96,26 @@ class Pump:
     def wait_for(self, number: int, timeout_s: float) -> bool:
         """Wait until no record up to this number waits any more; False when some still do. Raises OutboxUnavailable."""
         deadline = self._clock() + timeout_s
-        while self._store.waits_up_to(number):
-            left = deadline - self._clock()
-            if left <= 0 or self._stopping.is_set():
-                return False
-            with self._progress:
-                self._progress.wait(min(left, IDLE_S))
+        with self._awaited():
+            while self._store.waits_up_to(number):
+                left = deadline - self._clock()
+                if left <= 0 or self._stopping.is_set():
+                    return False
+                with self._progress:
+                    self._progress.wait(min(left, IDLE_S))
         return True
+
+    @contextmanager
+    def _awaited(self) -> Iterator[None]:
+        """While somebody waits, each removal is made at once."""
+        with self._progress:
+            self._waiters += 1
+        self._wake.set()
+        try:
+            yield
+        finally:
+            with self._progress:
+                self._waiters -= 1
 
     def stop(self) -> None:
         """End the thread and give up what is on its way; it stays in the outbox."""
@@ -104,6 +125,7 @@ class Pump:
         self._client.purge()
         try:
             self._settle_all()
+            self._remove_all()
         except OutboxError as error:
             logger.warning("OUTBOX [%s]", error)
 
@@ -149,7 +171,7 @@ class Pump:
         if now_s >= self._housekeeping_at:
             self._housekeeping_at = now_s + HOUSEKEEPING_S
             self._store.fold_log()
-        pause_s = IDLE_S
+        pause_s = max(min(IDLE_S, self._removal_at - now_s), 0.0)
         for topic in self._store.topics():
             lane = self._lanes.setdefault(topic, Lane(topic))
             if lane.may_send(now_s) and self._send_round(lane):
@@ -159,19 +181,36 @@ class Pump:
     def _settle_all(self) -> None:
         for lane in self._lanes.values():
             settled = lane.settle(self._clock())
-            if settled is not None:
-                self._unremoved.setdefault(lane.topic, []).extend(settled.arrived)
-                for record, failure in settled.refused:
-                    self._store.park(lane.topic, record, failure.text)
-                    logger.error("PARKED %s on %s [%s]", record.event_id, lane.topic, failure.text)
-                    self._tell_progress()
-                if lane.held_by is not None:
-                    logger.warning("HELD %s [%s]", lane.topic, lane.held_by)
+            if settled is None:
+                continue
+            self._removable(lane.topic, settled.arrived)
+            if not settled.is_whole:
+                # What is to go again lies among what arrived, not behind it.
+                self._removal_at = -math.inf
+            for record, failure in settled.refused:
+                self._store.park(lane.topic, record, failure.text)
+                logger.error("PARKED %s on %s [%s]", record.event_id, lane.topic, failure.text)
+                self._tell_progress()
+            if lane.held_by is not None:
+                logger.warning("HELD %s [%s]", lane.topic, lane.held_by)
+        if self._waiters or self._clock() >= self._removal_at:
+            self._remove_all()
+
+    def _removable(self, topic: str, arrived: list[Stored]) -> None:
+        if not arrived:
+            return
+        unremoved = self._unremoved.setdefault(topic, [])
+        unremoved += arrived
+        due_s = -math.inf if len(unremoved) >= SLICE_RECORDS else self._clock() + REMOVAL_S
+        self._removal_at = min(self._removal_at, due_s)
+
+    def _remove_all(self) -> None:
         for topic in list(self._unremoved):
             self._remove(topic)
+        self._removal_at = math.inf
 
     def _remove(self, topic: str) -> None:
-        """Until the disk takes the removal, the lane's next round must wait, or it would repeat the last one."""
+        """Until the disk takes a removal that is due, there is no next round, or it might repeat the last one."""
         unremoved = self._unremoved[topic]
         while unremoved:
             self._store.remove(topic, unremoved[:SLICE_RECORDS])
@@ -187,7 +226,11 @@ class Pump:
 
     def _send_round(self, lane: Lane) -> bool:
         """Hand the next records over, slice after slice; whether there is reason to look again soon."""
-        last, room_bytes = 0, ROUND_BYTES
+        unremoved = self._unremoved.get(lane.topic, ())
+        if self._store.waiting(lane.topic) <= len(unremoved):
+            return False
+        first = last = max((one.number for one in unremoved), default=0)
+        room_bytes = ROUND_BYTES
         for _ in range(ROUND_SLICES):
             waiting = self._store.oldest(lane.topic, after=last, limit=SLICE_RECORDS, max_bytes=room_bytes)
             if not waiting:
@@ -198,7 +241,7 @@ class Pump:
             if not self._send_slice(lane, chosen) or len(chosen) < SLICE_RECORDS or room_bytes <= 0:
                 break
             time.sleep(TURN_S)
-        return last > 0
+        return last > first
 
     def _send_slice(self, lane: Lane, records: list[Stored]) -> bool:
         """Hand these over; False where one of them, and all behind it, has to wait."""
@@ -208,7 +251,7 @@ class Pump:
                 if fate is Fate.UNDERWAY:
                     return False
                 if fate is Fate.ARRIVED:
-                    self._unremoved.setdefault(lane.topic, []).append(record)
+                    self._removable(lane.topic, [record])
                     continue
             if not self._send(lane, record):
                 return False

@@ -203,14 +203,16 @@ class OutboxStore:
         """The topics that records ever went to."""
         return list(self._topics)
 
+    def waiting(self, topic: str) -> int:
+        """How many records wait for a topic."""
+        return self._waiting[topic]
+
     def oldest(self, topic: str, *, after: int = 0, limit: int, max_bytes: int) -> list[Stored]:
         """The first records behind `after` that wait for a topic, in order, at least one if there is any.
 
         Raises OutboxUnavailable.
         """
         found: list[Stored] = []
-        if not self._waiting[topic]:
-            return found
         # On the pump's own connection, without the lock: each row lets another thread run, and `emit` would wait for all.
         with self._mapped_and_aside():
             rows = self._pumping.execute(_statement("oldest"), (self._topics[topic], after, limit))
