@@ -159,7 +159,7 @@ def _trips(records: Sequence[Sent]) -> int:
 FAR = ("--executor", "bench.far_executor:FarExecutor")
 WORKS = (
     Work("history", ("history",), 240_000, 8_000, _bars, _rows, len),
-    Work("state, plain engine", ("state", "--engine", "kafka"), 60_000, 4_000, _bars, _hashes, _series),
+    Work("state, plain engine", ("state", "--engine", "kafka"), 120_000, 4_000, _bars, _hashes, _series),
     Work("state, Faust", ("state", "--engine", "faust"), 24_000, 2_000, _bars, _hashes, _series),
     Work("dispatch", ("dispatch", *FAR), 600, 100, _orders, _acknowledged, len, is_done_later=True),
     Work("positions", ("positions",), 40_000, 4_000, _round_trips, _closes, _trips, is_done_later=True),
