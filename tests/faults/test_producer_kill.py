@@ -28,12 +28,12 @@ from tradetape.console.topics import admin_client, apply
 from tradetape.producers import Producer
 from tradetape.producers.connection import KafkaSettings
 from tradetape.schemas import CATALOGUE
-from waiting import eventually
 
 pytestmark = pytest.mark.local
 
 BOT = Path(__file__).parents[1] / "tooling" / "bot_process.py"
 SOURCES = ("bot-a", "bot-b", "bot-c")
+EMIT_S = 600.0
 DRAIN_S = 180.0
 
 
@@ -93,9 +93,20 @@ class Bot:
     """One source's process, started again from the first event that it has not confirmed, whenever it was killed."""
 
     def __init__(
-        self, source: str, broker: Broker, prefix: str, folder: Path, ledger: Ledger, *, events: int, pace_s: float
+        self,
+        source: str,
+        broker: Broker,
+        prefix: str,
+        folder: Path,
+        ledger: Ledger,
+        *,
+        events: int,
+        kills: int,
+        pace_s: float,
     ) -> None:
         self.kills = 0
+        # By what it has done, not by time: however fast the machine is, it is killed on the way.
+        self._blows = sorted(ledger.rng.randrange(events * 2 // 3) for _ in range(kills))
         self._said = ledger.said["TradeSignal"]
         self._next = 0
         self._events = events
@@ -123,9 +134,9 @@ class Bot:
                     self._said[run_id, int(seq)] = Said(event_id, bytes.fromhex(digest))
                     self._next = int(number) + 1
 
-    def kill_and_restart(self) -> None:
-        """SIGKILL wherever it is."""
-        if self.is_done():
+    def suffer(self) -> None:
+        """SIGKILL wherever it is, and a new process, once it has come as far as its next blow."""
+        if self.is_done() or self.kills == len(self._blows) or self._next < self._blows[self.kills]:
             return
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(30)
@@ -150,15 +161,16 @@ class Bot:
             self.process.wait(30)
 
 
-def ill_treat(broker: Broker, bots: list[Bot], *, kills: int, rng: random.Random) -> None:
-    """Kill each bot so many times at random moments, and the broker in between in each way."""
-    blows = [bot.kill_and_restart for bot in bots for _ in range(kills)]
-    rng.shuffle(blows)
+def ill_treat(broker: Broker, bots: list[Bot], rng: random.Random) -> None:
+    """Until all is emitted, kill each bot at its moments, and the broker in between in each way."""
+    deadline = time.monotonic() + EMIT_S
     with ThreadPoolExecutor(1) as pool:
         suffering = pool.submit(broker.suffer)
-        for blow in blows:
-            time.sleep(rng.uniform(0.0, 1.2))
-            blow()
+        while not all(bot.is_done() for bot in bots):
+            assert time.monotonic() < deadline, "not every event was emitted in time"
+            time.sleep(rng.uniform(0.0, 0.02))
+            for bot in bots:
+                bot.suffer()
         # What went wrong there is told here.
         suffering.result()
 
@@ -167,10 +179,11 @@ def suffer(broker: Broker, prefix: str, folder: Path, *, events: int, kills: int
     ledger, catalogue = Ledger(), CATALOGUE.with_prefix(prefix)
     kafka = KafkaSettings(bootstrap_servers=broker.address)
     apply(admin_client(kafka), catalogue)
-    bots = [Bot(source, broker, prefix, folder, ledger, events=events, pace_s=pace_s) for source in SOURCES]
+    bots = [
+        Bot(source, broker, prefix, folder, ledger, events=events, kills=kills, pace_s=pace_s) for source in SOURCES
+    ]
     try:
-        ill_treat(broker, bots, kills=kills, rng=ledger.rng)
-        eventually("every event is emitted", lambda: all(bot.is_done() for bot in bots), timeout_s=DRAIN_S)
+        ill_treat(broker, bots, ledger.rng)
         for bot in bots:
             bot.end()
         for source in SOURCES:
@@ -185,7 +198,7 @@ def suffer(broker: Broker, prefix: str, folder: Path, *, events: int, kills: int
         assert verdict.is_right, verdict
         # Not empty talk: there were kills, and what they repeated was found to be the same.
         assert verdict.counts["emitted"] >= len(SOURCES) * events
-        assert sum(bot.kills for bot in bots) >= len(SOURCES) * kills * 2 // 3
+        assert [bot.kills for bot in bots] == [kills] * len(SOURCES)
     finally:
         for bot in bots:
             bot.kill()
