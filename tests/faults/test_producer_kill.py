@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -28,12 +29,12 @@ from tradetape.console.topics import admin_client, apply
 from tradetape.producers import Producer
 from tradetape.producers.connection import KafkaSettings
 from tradetape.schemas import CATALOGUE
+from waiting import eventually
 
 pytestmark = pytest.mark.local
 
 BOT = Path(__file__).parents[1] / "tooling" / "bot_process.py"
 SOURCES = ("bot-a", "bot-b", "bot-c")
-EMIT_S = 600.0
 DRAIN_S = 180.0
 
 
@@ -93,20 +94,9 @@ class Bot:
     """One source's process, started again from the first event that it has not confirmed, whenever it was killed."""
 
     def __init__(
-        self,
-        source: str,
-        broker: Broker,
-        prefix: str,
-        folder: Path,
-        ledger: Ledger,
-        *,
-        events: int,
-        kills: int,
-        pace_s: float,
+        self, source: str, broker: Broker, prefix: str, folder: Path, ledger: Ledger, *, events: int, pace_s: float
     ) -> None:
         self.kills = 0
-        # By what it has done, not by time: however fast the machine is, it is killed on the way.
-        self._blows = sorted(ledger.rng.randrange(events * 2 // 3) for _ in range(kills))
         self._said = ledger.said["TradeSignal"]
         self._next = 0
         self._events = events
@@ -134,9 +124,17 @@ class Bot:
                     self._said[run_id, int(seq)] = Said(event_id, bytes.fromhex(digest))
                     self._next = int(number) + 1
 
-    def suffer(self) -> None:
-        """SIGKILL wherever it is, and a new process, once it has come as far as its next blow."""
-        if self.is_done() or self.kills == len(self._blows) or self._next < self._blows[self.kills]:
+    def suffer(self, blows: list[int]) -> None:
+        """Be killed and started again each time that it has come so far."""
+        for blow in blows:
+            eventually(f"event {blow} is emitted", partial(self._has_come_to, blow), timeout_s=DRAIN_S)
+            self._kill_and_restart()
+
+    def _has_come_to(self, number: int) -> bool:
+        return self._next >= number
+
+    def _kill_and_restart(self) -> None:
+        if self.is_done():
             return
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(30)
@@ -161,29 +159,28 @@ class Bot:
             self.process.wait(30)
 
 
-def ill_treat(broker: Broker, bots: list[Bot], rng: random.Random) -> None:
-    """Until all is emitted, kill each bot at its moments, and the broker in between in each way."""
-    deadline = time.monotonic() + EMIT_S
-    with ThreadPoolExecutor(1) as pool:
-        suffering = pool.submit(broker.suffer)
-        while not all(bot.is_done() for bot in bots):
-            assert time.monotonic() < deadline, "not every event was emitted in time"
-            time.sleep(rng.uniform(0.0, 0.02))
-            for bot in bots:
-                bot.suffer()
-        # What went wrong there is told here.
-        suffering.result()
+def ill_treat(broker: Broker, bots: list[Bot], *, events: int, kills: int, rng: random.Random) -> None:
+    """Kill each bot so many times at random moments, and the broker in between in each way."""
+    # By what a bot has done, not by time: however fast the machine is, it is killed on the way.
+    blows = [sorted(rng.randrange(events * 2 // 3) for _ in range(kills)) for _ in bots]
+    with ThreadPoolExecutor(1 + len(bots)) as pool:
+        suffering = [
+            pool.submit(broker.suffer),
+            *(pool.submit(bot.suffer, of) for bot, of in zip(bots, blows, strict=True)),
+        ]
+        for one in suffering:
+            # What went wrong there is told here.
+            one.result()
 
 
 def suffer(broker: Broker, prefix: str, folder: Path, *, events: int, kills: int, pace_s: float) -> None:
     ledger, catalogue = Ledger(), CATALOGUE.with_prefix(prefix)
     kafka = KafkaSettings(bootstrap_servers=broker.address)
     apply(admin_client(kafka), catalogue)
-    bots = [
-        Bot(source, broker, prefix, folder, ledger, events=events, kills=kills, pace_s=pace_s) for source in SOURCES
-    ]
+    bots = [Bot(source, broker, prefix, folder, ledger, events=events, pace_s=pace_s) for source in SOURCES]
     try:
-        ill_treat(broker, bots, ledger.rng)
+        ill_treat(broker, bots, events=events, kills=kills, rng=ledger.rng)
+        eventually("every event is emitted", lambda: all(bot.is_done() for bot in bots), timeout_s=DRAIN_S)
         for bot in bots:
             bot.end()
         for source in SOURCES:
