@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from confluent_kafka import Producer
 
+from bench.bare import PRODUCER
 from bench.cores import Cores, CoresUsed
 from bench.errors import BenchFailed
 from bench.options import Options
@@ -119,9 +120,8 @@ def _send(ground: Ground, records: Sequence[Sent]) -> None:
     topics = {one.record: catalogue.topic_name(one) for one in catalogue}
     # One that is idempotent waits half a second for its id, which would be a fifth of what is measured.
     producer = Producer({
-        "bootstrap.servers": ground.services.bootstrap_servers, "compression.type": "lz4",
-        "partitioner": "murmur2_random", "max.in.flight": 1, "queue.buffering.max.messages": 2 * len(records),
-        "linger.ms": 5,
+        **PRODUCER, "bootstrap.servers": ground.services.bootstrap_servers, "enable.idempotence": False,
+        "queue.buffering.max.messages": 2 * len(records), "linger.ms": 5,
     })  # fmt: skip
     for one in records:
         producer.produce(topics[one.record], one.value, one.key, timestamp=one.timestamp_ms)
